@@ -1,0 +1,113 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// The conditions that a caller can act on. Compare with errors.Is: they come wrapped with the name of the lock
+// and, where there is one, with etcd's own error.
+var (
+	// ErrLocked says that somebody else has the lock. A *LockedError matches it and tells who.
+	ErrLocked = errors.New("etcdlock: locked by another")
+	// ErrLost says that a hold ended before its holder released it: its lease ran out or was revoked, or its
+	// ticket was removed. What was done under the hold was not protected to its end.
+	ErrLost = errors.New("etcdlock: hold lost")
+	// ErrClosed says that the Session is closed, or was closed during the call.
+	ErrClosed = errors.New("etcdlock: session closed")
+	// ErrNotHeld says that the Mutex is not held: never locked, or unlocked already.
+	ErrNotHeld = errors.New("etcdlock: not held")
+	// ErrNotLeader says that the Election value does not lead: never elected, or resigned already.
+	ErrNotLeader = errors.New("etcdlock: not the leader")
+	// ErrNoLeader says that nobody leads at the moment.
+	ErrNoLeader = errors.New("etcdlock: no leader")
+	// ErrCampaigning says that Campaign was called on an Election value that is a candidate or leads already.
+	ErrCampaigning = errors.New("etcdlock: this Election value is already a candidate or leads")
+	// ErrInvalidName says that the name of a lock or an election is empty.
+	ErrInvalidName = errors.New("etcdlock: invalid name: a lock needs a non-empty name such as \"/cron/lock/job9\"")
+)
+
+// LockedError tells who has the lock. It matches ErrLocked.
+//
+// It is what etcd said at some instant during the call; the holder may have changed since.
+type LockedError struct {
+	// Name is the name of the lock.
+	Name string
+	// Holder is the identity of the holder, that is, its ticket's value; empty where it is not known or where
+	// a foreign ticket has no value (etcd's concurrency.Mutex writes none).
+	Holder string
+	// Token is the holder's fencing token, 0 where it is not known.
+	Token int64
+	// Key is the holder's ticket in etcd, empty where it is not known.
+	Key string
+}
+
+// Error names the lock and its holder.
+func (e *LockedError) Error() string {
+	switch {
+	case e.Holder != "":
+		return fmt.Sprintf("etcdlock: %q is locked by %q (ticket %q, token %d)", e.Name, e.Holder, e.Key, e.Token)
+	case e.Key != "":
+		return fmt.Sprintf("etcdlock: %q is locked by the ticket %q (token %d)", e.Name, e.Key, e.Token)
+	}
+	return fmt.Sprintf("etcdlock: %q is locked by another", e.Name)
+}
+
+// Is makes errors.Is(err, ErrLocked) true.
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
+
+// errRequeue says that a ticket or its lease was removed while it waited: its caller queues again.
+var errRequeue = errors.New("etcdlock: ticket removed while waiting")
+
+// errUnanswered stands for the time limit of a single attempt, which must not look like the caller's own deadline.
+var errUnanswered = errors.New("etcd did not answer in time")
+
+// unanswered replaces the end of an attempt's own context.
+func unanswered(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return errUnanswered
+	}
+	return err
+}
+
+// errClientClosed is final: nothing can be asked any more.
+var errClientClosed = errors.New("the etcd client is closed")
+
+// transient reports whether the same request may succeed a little later. Everything else (permissions, a full
+// store, a request that is too large) is told to the caller at once.
+func transient(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errUnanswered) {
+		return true
+	}
+	switch code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown, codes.Aborted:
+		return true
+	case codes.ResourceExhausted: // ErrNoSpace is final, a busy server is not
+		return errors.Is(err, rpctypes.ErrTooManyRequests)
+	}
+	return false
+}
+
+// code is the gRPC code of an error of the etcd client, which has two forms of them.
+func code(err error) codes.Code {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code()
+	}
+	return status.Code(err)
+}
+
+// overErr is the error of a call whose context ended: it matches the context's error and, where etcd was the
+// reason for the delay, what etcd said last.
+func overErr(ctx context.Context, last error) error {
+	if last == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w; last from etcd: %w", ctx.Err(), last)
+}

@@ -1,0 +1,83 @@
+package etcdlock_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/tests/v3/framework/integration"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+// patience is what an ordinary test gives to what should take no time.
+const patience = 20 * time.Second
+
+// newCluster starts an embedded cluster that ends with the test.
+func newCluster(t *testing.T, size int) *integration.Cluster {
+	t.Helper()
+	integration.BeforeTest(t, integration.WithoutGoLeakDetection(), integration.WithoutSkipInShort())
+	clus := integration.NewCluster(t, &integration.ClusterConfig{Size: size, UseBridge: true})
+	t.Cleanup(func() { clus.Terminate(t) })
+	return clus
+}
+
+// newClient returns the client of a one-member cluster.
+func newClient(t *testing.T) *clientv3.Client {
+	t.Helper()
+	return newCluster(t, 1).Client(0)
+}
+
+// newSession opens a session that is closed with the test.
+func newSession(t *testing.T, client *clientv3.Client, opts ...etcdlock.Option) *etcdlock.Session {
+	t.Helper()
+	s, err := etcdlock.NewSession(soon(t), client, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// soon is a context for calls that must not hang.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// within is a context that ends after d.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, cond func() bool, what string, args ...any) {
+	t.Helper()
+	require.Eventuallyf(t, cond, patience, 5*time.Millisecond, what, args...)
+}
+
+// keysUnder lists what etcd has under a prefix.
+func keysUnder(t *testing.T, client *clientv3.Client, prefix string) []string {
+	t.Helper()
+	resp, err := client.Get(soon(t), prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	require.NoError(t, err)
+	keys := make([]string, len(resp.Kvs))
+	for i, kv := range resp.Kvs {
+		keys[i] = string(kv.Key)
+	}
+	return keys
+}
+
+// waiters waits until n others queue behind the holder of m.
+func waiters(t *testing.T, m *etcdlock.Mutex, n int) {
+	t.Helper()
+	eventually(t, func() bool {
+		w, err := m.Waiters(soon(t))
+		return err == nil && len(w) == n
+	}, "%d waiters", n)
+}

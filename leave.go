@@ -1,0 +1,130 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file takes tickets out of etcd. leave (ticket.go) puts a ticket on its line's list of the doomed; flights carry
+// them off, each in a goroutine of the Session, and go on until etcd has confirmed or the lease is over. So a caller
+// that runs out of patience leaves nothing behind.
+
+// flushLocked sees to it that the doomed are deleted: by the flight under way when it comes back, or, if urgent, by
+// another one at once. Each flight carries every deletion that is not confirmed, the oldest first: a later ticket must
+// not be seen to go before an earlier one that was released before it.
+func (ln *line) flushLocked(urgent bool) {
+	if ln.flights == 0 || urgent && ln.flights < 8 && len(ln.doomed) <= maxOps {
+		ln.flights++
+		if !ln.s.spawnLocked(ln.fly) {
+			ln.flights--
+		}
+	}
+}
+
+// fly deletes until nothing is left to delete.
+func (ln *line) fly() {
+	s := ln.s
+	for n := 0; ; n++ {
+		s.mu.Lock()
+		ln.buryDoomedLocked()
+		batch := append([]*ticket(nil), ln.doomed[:min(len(ln.doomed), maxOps)]...)
+		if len(batch) == 0 {
+			ln.flights--
+			s.mu.Unlock()
+			return
+		}
+		ops := make([]clientv3.Op, len(batch))
+		for i, t := range batch {
+			t.sent++
+			ops[i] = clientv3.OpDelete(t.key)
+		}
+		s.mu.Unlock()
+
+		ctx, cancel := context.WithTimeout(s.back, s.patience(n))
+		resp, err := s.client.Txn(ctx).Then(ops...).Commit()
+		cancel()
+
+		s.mu.Lock()
+		if ln.last = unanswered(err); err == nil {
+			n = -1
+			for i, t := range batch {
+				t.goneLocked(resp.Header.Revision, resp.Responses[i].GetResponseDeleteRange().Deleted > 0)
+			}
+		} else if !transient(err) {
+			for _, t := range batch {
+				t.refused = err // tried again all the same: permissions come back
+				t.tellLocked()
+			}
+		}
+		if err == nil && ln.flights > 1 {
+			ln.flights-- // the other one carries what has come since
+			ln.buryDoomedLocked()
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if err != nil && !sleep(s.back, min(20*time.Millisecond<<min(n, 6), time.Second)) {
+			s.mu.Lock()
+			ln.flights--
+			s.mu.Unlock()
+			return // the Session is closed: the revoked lease takes them
+		}
+	}
+}
+
+// buryDoomedLocked drops from the list what is confirmed, and what went with its lease.
+func (ln *line) buryDoomedLocked() {
+	rest := ln.doomed[:0]
+	for _, t := range ln.doomed {
+		if t.state == left {
+			rest = append(rest, t)
+		}
+	}
+	clear(ln.doomed[len(rest):])
+	ln.doomed = rest
+}
+
+// awaitGone waits until the ticket's deletion is confirmed. It ends early when ctx does, when the lease is over (then
+// etcd removes the ticket by itself), or when etcd refuses for good; the clean-up goes on in any case.
+//
+// ErrLost says that the first deletion sent did not find the ticket: somebody else had removed it. When the answer to
+// an earlier one was lost, that one may have been it.
+func (t *ticket) awaitGone(ctx context.Context) error {
+	s := t.line.s
+	for {
+		s.mu.Lock()
+		now, deleted, sent, refused, last := t.state, t.deleted, t.sent, t.refused, t.line.last
+		changed := t.changedLocked()
+		s.mu.Unlock()
+		switch {
+		case now == gone && (deleted || sent > 1):
+			return nil
+		case now == gone && t.lease.ctx.Err() == nil:
+			return ErrLost
+		case now == gone || t.lease.ctx.Err() != nil:
+			return t.leftBehind(last)
+		case refused != nil:
+			return refused
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return overErr(ctx, last)
+		case <-t.lease.ctx.Done():
+		}
+	}
+}
+
+// leftBehind is the error of a release that etcd had not confirmed when the lease ended.
+func (t *ticket) leftBehind(last error) error {
+	if cause := context.Cause(t.lease.ctx); errors.Is(cause, ErrClosed) {
+		return ErrClosed
+	}
+	if last == nil {
+		last = errUnanswered
+	}
+	return errors.Join(errors.New("released, but etcd had not confirmed it when the lease ended"), last)
+}

@@ -1,0 +1,257 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Mutex is a distributed lock. A Mutex value is used like a sync.Mutex: it is shared by goroutines and not copied, it
+// holds at most once at a time, and any goroutine may unlock it. Values with the same name exclude each other, in one
+// Session, in one process or across the cluster. All methods are safe for concurrent use.
+//
+// A hold can end without Unlock (see ErrLost); Context tells. A hold that was lost occupies the value, and nothing
+// else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a late Unlock
+// can never free a later hold.
+type Mutex struct {
+	s    *Session
+	name string
+
+	mu      sync.Mutex    // guards what follows; never held across a request; taken before the Session's
+	hold    *ticket       // what the value holds, alive or lost, until Unlock
+	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that
+	leaving *ticket       // what an Unlock that failed has left to the background
+	seen    peer          // the holder that a TryLock found
+}
+
+// NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
+// "a". An empty name is ErrInvalidName at the first Lock or TryLock. It asks nothing of etcd.
+func NewMutex(s *Session, name string) *Mutex { return &Mutex{s: s, name: name} }
+
+// Name returns the name as it was given.
+func (m *Mutex) Name() string { return m.name }
+
+// Lock waits for the lock, first come, first served by create revision, for as long as ctx allows. Once it has
+// returned nil, ctx has no bearing on the hold.
+//
+// An error means that the lock is not held, and that no ticket stays in the queue: what cannot be cleaned up at once
+// is in the background. When ctx ends while others hold, the error matches both ctx.Err() and ErrLocked (and a
+// *LockedError names the holder, if it was seen); with etcd out of reach it matches ctx.Err() and tells etcd's last
+// error. A Session that closes gives ErrClosed, an empty name ErrInvalidName. Errors that no retry can mend
+// (permissions, a full store) are returned at once; everything else is retried.
+func (m *Mutex) Lock(ctx context.Context) error {
+	_, err := m.lock(ctx)
+	return err
+}
+
+func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
+	for {
+		if err := m.awaitFree(ctx); err != nil {
+			return nil, err
+		}
+		t, err := m.s.acquire(ctx, mutexKind, m.name, m.s.opts.identity)
+		if err != nil {
+			return nil, err
+		}
+		if m.adopt(t) {
+			return t, nil
+		}
+		t.leave() // the value's hold was lost and not unlocked: others go first
+	}
+}
+
+// TryLock takes the lock if it is free and nobody waits for it, in one round trip; etcd writes nothing when it is not.
+// Busy is a *LockedError that names the holder and matches ErrLocked. While the Session has no lease, because the last
+// one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
+// means that the lock is not held and that nothing stays behind, as for Lock.
+func (m *Mutex) TryLock(ctx context.Context) error {
+	m.mu.Lock()
+	occupied, seen := m.hold, m.seen
+	m.mu.Unlock()
+	if occupied != nil {
+		return &LockedError{Name: m.name, Holder: m.s.opts.identity, Token: occupied.rev, Key: occupied.key}
+	}
+	t, err := m.s.tryAcquire(ctx, mutexKind, m.name, m.s.opts.identity, seen)
+	if err != nil {
+		if by := (*LockedError)(nil); errors.As(err, &by) {
+			m.mu.Lock()
+			m.seen = peer{by.Key, by.Token}
+			m.mu.Unlock()
+		}
+		return err
+	}
+	if !m.adopt(t) {
+		t.leave()
+		return &LockedError{Name: m.name, Holder: m.s.opts.identity}
+	}
+	return nil
+}
+
+// awaitFree waits while a lost hold occupies the value. A live one is waited for in the queue.
+func (m *Mutex) awaitFree(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		if m.hold == nil || m.hold.hold.Err() == nil {
+			m.mu.Unlock()
+			return nil
+		}
+		if m.freed == nil {
+			m.freed = make(chan struct{})
+		}
+		freed := m.freed
+		m.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return fmt.Errorf("etcdlock: lock %q: %w: %w: the hold before was lost and awaits its Unlock",
+				m.name, ctx.Err(), &LockedError{Name: m.name, Holder: m.s.opts.identity})
+		case <-m.s.closing.Done():
+			return fmt.Errorf("etcdlock: lock %q: %w", m.name, ErrClosed)
+		}
+	}
+}
+
+// adopt makes t the value's hold, unless a lost one occupies it.
+func (m *Mutex) adopt(t *ticket) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hold != nil {
+		return false
+	}
+	m.hold, m.leaving = t, nil
+	return true
+}
+
+// Unlock releases the lock. It returns nil when etcd has confirmed that the ticket is gone. From the moment it is
+// called the lock is not held, whatever it returns:
+//
+//   - ErrLost: the hold had ended before. What was done under it was not protected to its end.
+//   - ErrNotHeld: nothing was held; ErrClosed: nothing is held, since the Session was closed.
+//   - another error, such as ctx.Err(): the deletion is not confirmed yet. It goes on in the background, at worst until
+//     the lease ends. Called again before the next Lock, Unlock reports how that went.
+//
+// It returns when ctx ends and, with etcd out of reach, by the hold's own deadline at the latest.
+func (m *Mutex) Unlock(ctx context.Context) error {
+	m.mu.Lock()
+	t, again := m.hold, false
+	if t != nil {
+		m.clearLocked()
+	} else {
+		t, again = m.leaving, true
+		m.leaving = nil
+	}
+	m.mu.Unlock()
+	if t == nil {
+		return fmt.Errorf("etcdlock: unlock %q: %w", m.name, m.notHeld())
+	}
+	return m.release(ctx, t, again)
+}
+
+// clearLocked makes the value free for the next hold, before the ticket is released: that hold may begin at once.
+func (m *Mutex) clearLocked() {
+	m.hold = nil
+	if m.freed != nil {
+		close(m.freed)
+		m.freed = nil
+	}
+}
+
+// unlockOnly is Unlock for one certain hold: it never touches a later one.
+func (m *Mutex) unlockOnly(ctx context.Context, t *ticket) error {
+	m.mu.Lock()
+	mine := m.hold == t
+	if mine {
+		m.clearLocked()
+	}
+	m.mu.Unlock()
+	if !mine {
+		return fmt.Errorf("etcdlock: unlock %q: %w", m.name, m.notHeld())
+	}
+	return m.release(ctx, t, false)
+}
+
+// release gives the ticket back; again says that an earlier Unlock had begun with that.
+func (m *Mutex) release(ctx context.Context, t *ticket, again bool) error {
+	err := t.release(ctx, again)
+	if err == nil {
+		return nil
+	}
+	if t.stays() {
+		m.mu.Lock()
+		if m.hold == nil {
+			m.leaving = t
+		}
+		m.mu.Unlock()
+	}
+	return fmt.Errorf("etcdlock: unlock %q: %w", m.name, err)
+}
+
+func (m *Mutex) notHeld() error {
+	if m.s.closing.Err() != nil {
+		return ErrClosed
+	}
+	return ErrNotHeld
+}
+
+// held returns the value's ticket, nil if it holds none.
+func (m *Mutex) held() *ticket {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hold
+}
+
+// Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the
+// moment the hold can no longer be relied on: by this process's own clock, before etcd can have given the lock to
+// anyone else. context.Cause tells why: ErrLost, ErrClosed, or ErrNotHeld after Unlock. It has no deadline, because
+// renewals move it. It is never nil: for a Mutex that is not held it is over already, with the cause ErrNotHeld.
+//
+// Err consults the clock, so that a process that was stopped gets the truth from its first question after waking. A
+// context derived from this one learns of the end by a timer, which may run later: ask this one before you write.
+func (m *Mutex) Context() context.Context {
+	if t := m.held(); t != nil {
+		return t.hold
+	}
+	return endedContext(m.notHeld())
+}
+
+// Token returns the hold's fencing token: the create revision of its ticket, greater than that of every earlier hold of
+// this name in the history of the cluster. A store that refuses a token smaller than the greatest it has seen is safe
+// from a holder that was stopped and woke too late. 0 when not held.
+func (m *Mutex) Token() int64 {
+	if t := m.held(); t != nil {
+		return t.rev
+	}
+	return 0
+}
+
+// Key returns the key of the hold's ticket in etcd, empty when not held.
+func (m *Mutex) Key() string {
+	if t := m.held(); t != nil {
+		return t.key
+	}
+	return ""
+}
+
+// IsOwner returns a guard for an etcd transaction: If(m.IsOwner()) lets it commit only while this hold's ticket exists.
+// Once the hold is released, and from the moment another can begin, it is never true again. When not held, or lost, it
+// is a comparison that is never true.
+//
+// A hold that gave out its guard is handed over through etcd, not in memory.
+func (m *Mutex) IsOwner() clientv3.Cmp { return m.held().guard(m.name) }
+
+// Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during
+// the call. ErrLost ends the hold; ErrNotHeld if there is none; another error says that etcd could not be asked, and
+// changes nothing.
+func (m *Mutex) Verify(ctx context.Context) error {
+	t := m.held()
+	if t == nil {
+		return fmt.Errorf("etcdlock: verify %q: %w", m.name, m.notHeld())
+	}
+	if err := t.verify(ctx); err != nil {
+		return fmt.Errorf("etcdlock: verify %q: %w", m.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package etcdlock
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+)
+
+const (
+	defaultTTL = 15 * time.Second
+	minTTL     = time.Second // etcd counts leases in whole seconds
+)
+
+// Option configures a Session. A bad option is an error of NewSession.
+type Option func(*options) error
+
+type options struct {
+	ttl      time.Duration
+	identity string
+	log      *slog.Logger
+	linger   time.Duration
+}
+
+func newOptions(opts []Option) (options, error) {
+	o := options{ttl: defaultTTL, log: slog.New(slog.DiscardHandler)}
+	for _, opt := range opts {
+		if opt == nil {
+			return o, errors.New("etcdlock: nil Option")
+		}
+		if err := opt(&o); err != nil {
+			return o, err
+		}
+	}
+	if o.identity == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "localhost" // the pid still tells the processes of one machine apart
+		}
+		o.identity = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	return o, nil
+}
+
+// WithTTL sets how long the Session's lease outlives its last renewal: after a crash the locks are free that much
+// later, and a holder that cannot reach etcd gives up a little before. The default is 15 s, the least is 1 s; it is
+// rounded up to whole seconds, which is what etcd counts in. etcd may grant more than was asked (short TTLs are
+// raised to fit its election timeout); Session.TTL tells what was granted.
+func WithTTL(ttl time.Duration) Option {
+	return func(o *options) error {
+		if ttl < minTTL {
+			return fmt.Errorf("etcdlock: TTL %v is below 1s: WithTTL takes a time.Duration, such as 30*time.Second", ttl)
+		}
+		o.ttl = (ttl + time.Second - 1).Truncate(time.Second)
+		if o.ttl < ttl { // the rounding overflowed
+			o.ttl = ttl.Truncate(time.Second)
+		}
+		return nil
+	}
+}
+
+// WithIdentity sets what others see as the holder: the value of the Session's tickets. The default is host-pid.
+func WithIdentity(identity string) Option {
+	return func(o *options) error {
+		if identity == "" {
+			return errors.New("etcdlock: empty identity: leave WithIdentity out to get host-pid")
+		}
+		o.identity = identity
+		return nil
+	}
+}
+
+// WithLogger sets where the Session tells about lost leases, failed renewals and clean-up. The default is silence.
+// Losses are warnings, everything else is at the debug or info level.
+func WithLogger(log *slog.Logger) Option {
+	return func(o *options) error {
+		if log == nil {
+			return errors.New("etcdlock: nil logger: leave WithLogger out for silence")
+		}
+		o.log = log
+		return nil
+	}
+}

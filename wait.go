@@ -1,0 +1,197 @@
+package etcdlock
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file waits for a ticket's turn, in the goroutine of the caller.
+//
+// A ticket waits for the one just ahead of it alone, so a release wakes one waiter. When that one is deleted, the
+// ticket holds if the other held; if it had only given up, there are more ahead. Which of the two it was cannot be
+// told from the deletion, so the waiter finds out beforehand: until the near ticket is known to hold, the one ahead of
+// it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the near ticket
+// is released the answer is there, and no read stands between the release and the next hold.
+
+// nameAfter is how long a wait must last before it is worth asking who holds, for the error that a caller gets when
+// it gives up.
+const nameAfter = 50 * time.Millisecond
+
+// wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
+func (t *ticket) wait(ctx context.Context, v view) (err error) {
+	var near, far watch
+	defer func() { near.stop(); far.stop() }()
+	naming := time.NewTimer(nameAfter)
+	defer naming.Stop()
+	for {
+		if len(v.ahead) == 0 {
+			return t.grant()
+		}
+		pred := v.ahead[0]
+		if own := t.own(pred); own != nil {
+			near.stop()
+			far.stop()
+			t.waits(peer{})
+			granted := false
+			if granted, v, err = t.waitOwn(ctx, own, naming); granted || err != nil {
+				return err
+			}
+			continue
+		}
+		t.waits(pred)
+		from, err := near.follow(ctx, t.line.s, pred)
+		if err != nil {
+			return err
+		}
+		known := len(v.ahead) == 1
+		farFrom, farGone, err := t.followFar(ctx, &far, v)
+		if err != nil {
+			return err
+		}
+		if from = max(from, farFrom); from > v.rev {
+			if v, err = t.look(ctx, from); err != nil {
+				return err
+			}
+			continue
+		}
+		at := int64(0) // look as of then, if not 0
+		select {
+		case resp, ok := <-near.events:
+			if at = near.read(resp, ok); at > 0 && known {
+				return t.grantThenCheck(at)
+			}
+		case resp, ok := <-far.events:
+			at = far.read(resp, ok)
+		case <-farGone:
+		case <-t.stir:
+			if v, err = t.stirred(ctx, &near); err != nil {
+				return err
+			}
+		case <-naming.C:
+			t.blocker = t.line.first(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if at > v.rev {
+			if v, err = t.look(ctx, at); err != nil {
+				return err
+			}
+			naming.Reset(nameAfter)
+		}
+	}
+}
+
+// followFar follows the ticket ahead of the near one, unless the near one is known to hold. A far ticket of this same
+// Session is followed in memory: then ended is closed at its next change.
+func (t *ticket) followFar(ctx context.Context, far *watch, v view) (from int64, ended <-chan struct{}, err error) {
+	if len(v.ahead) == 1 {
+		far.stop()
+		return 0, nil, nil
+	}
+	own := t.own(v.ahead[1])
+	if own == nil {
+		from, err = far.follow(ctx, t.line.s, v.ahead[1])
+		return from, nil, err
+	}
+	far.stop()
+	now, _, goneAt, changed := own.fate()
+	if now != gone {
+		return 0, changed, nil
+	}
+	return goneAt, nil, nil
+}
+
+// waitOwn waits for a ticket of the same Session. Where its hold can be handed over in memory, that happens at the
+// release; else at the confirmed deletion, whose revision tells as of when to look.
+func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming *time.Timer) (granted bool, v view, err error) {
+	t.follow(own)
+	for {
+		now, ruled, goneAt, changed := own.fate()
+		switch {
+		case now == left && ruled:
+			if granted, err = t.inherit(own); granted || err != nil {
+				return granted, v, err
+			}
+		case now == gone && ruled && goneAt > 0:
+			return true, v, t.grantThenCheck(goneAt)
+		case now == gone:
+			v, err = t.look(ctx, goneAt)
+			return false, v, err
+		}
+		select {
+		case <-changed:
+		case <-t.stir:
+			v, err = t.look(ctx, 0)
+			return false, v, err
+		case <-naming.C:
+			t.blocker = t.line.first(ctx)
+		case <-ctx.Done():
+			return false, v, ctx.Err()
+		}
+	}
+}
+
+// stirred looks again because the renewal's read found the near ticket gone, or this one, or because the watches have
+// moved to another stream. A watch that has not told by now is taken for stuck.
+func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
+	gen := near.gen
+	v, err := t.look(ctx, 0)
+	if err != nil {
+		return v, err
+	}
+	if len(v.ahead) > 0 && v.ahead[0] == near.peer {
+		return v, nil
+	}
+	select {
+	case resp, ok := <-near.events:
+		if near.read(resp, ok) > 0 {
+			return v, nil // it has told, only later than the read
+		}
+	default:
+	}
+	t.line.s.freshStream(gen)
+	return v, nil
+}
+
+// grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
+// own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
+// round trip on every hand-over.
+func (t *ticket) grantThenCheck(at int64) error {
+	if err := t.grant(); err != nil {
+		return err
+	}
+	t.line.s.spawn(func() { t.checkAt(at) })
+	return nil
+}
+
+func (t *ticket) checkAt(at int64) {
+	s := t.line.s
+	opts := []clientv3.OpOption{clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at)}
+	var resp *clientv3.GetResponse
+	err := s.ask(s.back, func(ctx context.Context) (err error) {
+		resp, err = s.client.Get(ctx, t.key, opts...)
+		if code(err) == code(rpctypes.ErrFutureRev) { // also ErrCompacted: ask for the present instead
+			opts = opts[:1]
+			resp, err = s.client.Get(ctx, t.key, opts...)
+		}
+		return err
+	})
+	if err == nil && !hasKey(resp.Kvs, t.key, t.rev) {
+		t.removed(at)
+	}
+}
+
+// first asks who holds, for an error message; nil if that cannot be told.
+func (ln *line) first(ctx context.Context) *LockedError {
+	ctx, cancel := context.WithTimeout(ctx, ln.s.patience(0))
+	defer cancel()
+	resp, err := ln.s.client.Get(ctx, ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithSerializable(),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+	if err != nil || len(resp.Kvs) == 0 || !ln.direct(string(resp.Kvs[0].Key)) {
+		return nil
+	}
+	return ln.locked(resp.Kvs[0])
+}

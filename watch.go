@@ -1,0 +1,183 @@
+package etcdlock
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file follows single tickets of other Sessions until they are deleted, and one ticket of our own.
+
+// watch follows one generation of a key. The zero value follows nothing. It belongs to one goroutine.
+type watch struct {
+	peer
+	gen    int64 // of the stream it is on
+	events clientv3.WatchChan
+	cancel context.CancelFunc
+}
+
+// streams counts the watch streams that were asked for because an older one was found stuck.
+var streams atomic.Int64
+
+// streamContext decides which stream of the client a watch goes to: those with equal metadata share one.
+func streamContext(ctx context.Context, gen int64) context.Context {
+	if gen > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "etcdlock-stream", strconv.FormatInt(gen, 10))
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+// freshStream moves the Session's watches to a new stream, unless somebody has moved them since gen. Everyone that
+// waits looks again and reopens its watch there.
+func (s *Session) freshStream(gen int64) {
+	if !s.gen.CompareAndSwap(gen, streams.Add(1)) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.lease.tickets {
+		if t.state == waiting {
+			t.nudgeLocked()
+		}
+	}
+}
+
+// follow makes sure that w follows p. When it had to open a watch it returns the revision that the watch starts
+// after: what happened to the key up to then must be read.
+//
+// The watch asks for what comes from now on. One that names a start revision would be served by the server's catch-up
+// loop, which runs every 100 ms, whenever the store has moved on. Puts are left out: a leader's Proclaim wakes nobody.
+func (w *watch) follow(ctx context.Context, s *Session, p peer) (from int64, err error) {
+	if w.cancel != nil && w.peer == p && w.gen == s.gen.Load() {
+		return 0, nil
+	}
+	w.stop()
+	var last error
+	for n := 0; ; n++ {
+		gen := s.gen.Load()
+		wctx, cancel := context.WithCancel(streamContext(ctx, gen))
+		limit := time.AfterFunc(s.patience(n), cancel)
+		events := s.client.Watch(wctx, p.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+		var first clientv3.WatchResponse
+		select {
+		case first = <-events:
+		case <-wctx.Done():
+		}
+		if limit.Stop() && first.Created && first.Err() == nil {
+			*w = watch{peer: p, gen: gen, events: events, cancel: cancel}
+			return first.Header.Revision, nil
+		}
+		cancel()
+		switch err := first.Err(); {
+		case ctx.Err() != nil:
+			return 0, overErr(ctx, last)
+		case s.client.Ctx().Err() != nil:
+			return 0, errClientClosed
+		case err == nil:
+			last = errUnanswered
+			s.freshStream(gen)
+		case strings.Contains(err.Error(), "permission denied"):
+			return 0, err
+		default:
+			last = err
+		}
+		if !sleep(ctx, min(20*time.Millisecond<<min(n, 6), time.Second)) {
+			return 0, overErr(ctx, last)
+		}
+	}
+}
+
+// read takes one answer off the watch: the revision at which the key was deleted, 0 if it was not. A watch that has
+// broken is stopped; follow opens the next one.
+func (w *watch) read(resp clientv3.WatchResponse, ok bool) (goneAt int64) {
+	if !ok || resp.Err() != nil {
+		w.stop()
+		return 0
+	}
+	for _, ev := range resp.Events {
+		if ev.Type == clientv3.EventTypeDelete {
+			return ev.Kv.ModRevision
+		}
+	}
+	return 0
+}
+
+func (w *watch) stop() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+	*w = watch{}
+}
+
+// stand keeps one watch on one held ticket while anything is held: when the lease is revoked, every ticket goes in one
+// revision, so this one tells at once, whatever the number of locks. A hold that is over within a twentieth of the TTL
+// costs nothing: the watch is opened only then, and at most that often.
+//
+// It runs from NewSession to Close.
+func (s *Session) stand() {
+	ctx, cancel := context.WithCancel(s.back)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	for {
+		select {
+		case <-s.holds:
+		case <-ctx.Done():
+			return
+		}
+		for sleep(ctx, s.TTL()/20) {
+			t := s.someHeld()
+			if t == nil {
+				break
+			}
+			s.standBy(ctx, t)
+		}
+	}
+}
+
+// standBy watches t for as long as it is held.
+func (s *Session) standBy(ctx context.Context, t *ticket) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)()
+	var w watch
+	defer w.stop()
+	if _, err := w.follow(ctx, s, peer{t.key, t.rev}); err != nil {
+		return // it is not held any more, or the watch is refused: the renewals' checks remain
+	}
+	s.pokeKeep() // a look after the watch has begun, for what was removed before
+	for w.cancel != nil {
+		select {
+		case resp, ok := <-w.events:
+			if w.read(resp, ok) > 0 {
+				s.pokeKeep()
+				<-ctx.Done()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Session) pokeKeep() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Session) someHeld() *ticket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.lease.tickets {
+		if t.state == held {
+			return t
+		}
+	}
+	return nil
+}
