@@ -1,0 +1,137 @@
+package etcdlock_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+// What a lock costs etcd is counted, not timed: these numbers are the same on any machine.
+
+func TestUncontendedLockAndUnlockAreTwoRequestsAndTwoCommits(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	m, e := etcdlock.NewMutex(s, "two"), etcdlock.NewElection(s, "too")
+	for what, cycle := range map[string]func(){
+		"Lock and Unlock": func() {
+			require.NoError(t, m.Lock(soon(t)))
+			require.NoError(t, m.Unlock(soon(t)))
+		},
+		"TryLock and Unlock": func() {
+			require.NoError(t, m.TryLock(soon(t)))
+			require.NoError(t, m.Unlock(soon(t)))
+		},
+		"Campaign and Resign": func() {
+			require.NoError(t, e.Campaign(soon(t), "x"))
+			require.NoError(t, e.Resign(soon(t)))
+		},
+	} {
+		rev := revision(t, client)
+		tp.requests()
+		for range 10 {
+			cycle()
+		}
+		assert.Equal(t, map[string]int{"Txn": 20}, tp.requests(), what)
+		assert.Equal(t, rev+20, revision(t, client), what)
+	}
+}
+
+func TestABusyTryLockIsOneRequestAndNoWrite(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "busy")
+	require.NoError(t, holder.Lock(soon(t)))
+	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithTTL(time.Minute)), "busy")
+	rev := revision(t, client)
+	tp.requests()
+	for range 10 {
+		require.ErrorIs(t, m.TryLock(soon(t)), etcdlock.ErrLocked)
+	}
+	assert.Equal(t, map[string]int{"Txn": 10}, tp.requests())
+	assert.Equal(t, rev, revision(t, client))
+}
+
+func TestNoReadStandsBetweenAReleaseAndTheNextHold(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "handoff")
+	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithTTL(time.Minute)), "handoff")
+	for range 10 {
+		require.NoError(t, holder.Lock(soon(t)))
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(soon(t)) }()
+		waiters(t, holder, 1)
+		// Every read of the waiter from here on gets stuck until it holds.
+		settled(t, tp)
+		stuck := make(chan struct{})
+		tp.onUnary(func(_ string, send func() error) error { <-stuck; return send() })
+		require.NoError(t, holder.Unlock(soon(t)))
+		require.NoError(t, <-got)
+		tp.onUnary(nil)
+		close(stuck)
+		require.NoError(t, m.Unlock(soon(t)))
+	}
+}
+
+// settled waits until the tapped client has sent nothing for a while: whoever waits has found out what it needs.
+func settled(t *testing.T, tp *tap) {
+	t.Helper()
+	quiet := 0
+	eventually(t, func() bool {
+		if len(tp.requests()) > 0 {
+			quiet = 0
+		}
+		quiet++
+		return quiet > 30
+	}, "quiet")
+}
+
+func TestHeldLocksCostNoGoroutinesAndOneLease(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	const n = 500
+	ms := make([]*etcdlock.Mutex, n)
+	lock := func(i int) {
+		ms[i] = etcdlock.NewMutex(s, fmt.Sprintf("many/%d", i))
+		require.NoError(t, ms[i].Lock(soon(t)))
+	}
+	lock(0)
+	before := runtime.NumGoroutine()
+	for i := 1; i < n; i++ {
+		lock(i)
+	}
+	assert.Less(t, runtime.NumGoroutine()-before, 20)
+	resp, err := client.Leases(soon(t))
+	require.NoError(t, err)
+	assert.Len(t, resp.Leases, 1)
+	require.NoError(t, s.Close())
+	assert.Empty(t, keysUnder(t, client, "many/"))
+}
+
+func TestWaitersOfOneSessionShareOneWatch(t *testing.T) {
+	client := newClient(t)
+	holder := etcdlock.NewMutex(newSession(t, client), "crowd")
+	require.NoError(t, holder.Lock(soon(t)))
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	const n = 200
+	before := runtime.NumGoroutine()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() { assert.ErrorIs(t, etcdlock.NewMutex(s, "crowd").Lock(ctx), context.Canceled) })
+	}
+	waiters(t, holder, n)
+	assert.Less(t, runtime.NumGoroutine()-before-n, 20, "beyond the callers' own")
+	cancel()
+	wg.Wait()
+	waiters(t, holder, 0)
+}

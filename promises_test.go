@@ -1,0 +1,319 @@
+package etcdlock_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+func TestTheHolderKnowsBeforeTheNextOneHolds(t *testing.T) {
+	clus := newCluster(t, 1)
+	a := etcdlock.NewMutex(newSession(t, clus.Client(0), etcdlock.WithTTL(2*time.Second)), "first")
+	b := etcdlock.NewMutex(newSession(t, clus.Members[0].ServerClient), "first")
+	require.NoError(t, a.Lock(soon(t)))
+	held := a.Context()
+	knew := make(chan time.Time, 1)
+	context.AfterFunc(held, func() { knew <- time.Now() })
+	clus.Members[0].Bridge().Blackhole()
+	require.NoError(t, b.Lock(soon(t)))
+	got := time.Now()
+	require.Error(t, held.Err())
+	require.ErrorIs(t, context.Cause(held), etcdlock.ErrLost)
+	assert.True(t, (<-knew).Before(got))
+	clus.Members[0].Bridge().Unblackhole()
+
+	require.ErrorIs(t, a.Unlock(soon(t)), etcdlock.ErrLost)
+	require.NoError(t, b.Unlock(soon(t)))
+	require.NoError(t, a.Lock(soon(t)), "the Session heals")
+	require.NoError(t, a.Unlock(soon(t)))
+}
+
+func TestALostAnswerLeavesNoTicket(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client)
+	other := etcdlock.NewMutex(newSession(t, clus.Client(0)), "ghost")
+	calls := map[string]func(context.Context) error{
+		"Lock":     etcdlock.NewMutex(s, "ghost").Lock,
+		"TryLock":  etcdlock.NewMutex(s, "ghost").TryLock,
+		"Campaign": func(ctx context.Context) error { return etcdlock.NewElection(s, "ghost").Campaign(ctx, "x") },
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var first atomic.Bool
+			tp.onUnary(func(method string, send func() error) error {
+				err := send()
+				if method == "Txn" && first.CompareAndSwap(false, true) {
+					cancel() // committed, and nobody hears of it
+					return status.Error(codes.Canceled, "answer lost")
+				}
+				return err
+			})
+			require.ErrorIs(t, call(ctx), context.Canceled)
+			tp.onUnary(nil)
+			require.NoError(t, other.Lock(soon(t)), "nobody waits behind a ghost")
+			require.NoError(t, other.Unlock(soon(t)))
+		})
+	}
+}
+
+func TestARequestThatArrivesAfterTheCleanUpIsSwept(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithTTL(3*time.Second))
+	ctx, cancel := context.WithCancel(t.Context())
+	tp.onUnary(func(method string, send func() error) error {
+		if method == "Txn" && ctx.Err() == nil {
+			cancel()
+			return status.Error(codes.Canceled, "under way")
+		}
+		return send()
+	})
+	require.ErrorIs(t, etcdlock.NewMutex(s, "stray").Lock(ctx), context.Canceled)
+	// What the network delivers at last: the same put, under the lease that still lives.
+	_, err := client.Put(soon(t), firstKey(t, client, s, "stray"), "late", clientv3.WithLease(s.Lease()))
+	require.NoError(t, err)
+	start := time.Now()
+	eventually(t, func() bool { return len(keysUnder(t, client, "stray/")) == 0 }, "the stray is gone")
+	assert.Less(t, time.Since(start), s.TTL()/3+time.Second)
+}
+
+func TestTheClientSendingTwiceIsOneTicket(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client)
+	for name, lock := range map[string]func(*etcdlock.Mutex) error{
+		"Lock":    func(m *etcdlock.Mutex) error { return m.Lock(soon(t)) },
+		"TryLock": func(m *etcdlock.Mutex) error { return m.TryLock(soon(t)) },
+	} {
+		m := etcdlock.NewMutex(s, "twice"+name)
+		tp.onUnary(func(method string, send func() error) error {
+			if err := send(); err != nil || method != "Txn" {
+				return err
+			}
+			return send()
+		})
+		require.NoError(t, lock(m), name)
+		tp.onUnary(nil)
+		require.Len(t, keysUnder(t, client, m.Name()+"/"), 1)
+		require.NoError(t, m.Verify(soon(t)))
+		require.NoError(t, m.Unlock(soon(t)))
+		require.Empty(t, keysUnder(t, client, m.Name()+"/"))
+	}
+}
+
+func TestAnUnlockThatArrivesLateReleasesNothingElse(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	m := etcdlock.NewMutex(newSession(t, client), "exact")
+	require.NoError(t, m.Lock(soon(t)))
+	key := m.Key()
+	ctx, cancel := context.WithCancel(t.Context())
+	tp.onUnary(func(_ string, send func() error) error {
+		if ctx.Err() == nil {
+			cancel()
+			return status.Error(codes.Unavailable, "under way")
+		}
+		return send()
+	})
+	require.Error(t, m.Unlock(ctx))
+	require.NoError(t, m.Lock(soon(t)))
+	_, err := client.Delete(soon(t), key) // the late one
+	require.NoError(t, err)
+	require.NoError(t, m.Verify(soon(t)))
+	require.NoError(t, m.Unlock(soon(t)))
+}
+
+func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
+	clus := newCluster(t, 1)
+	client := clus.Client(0)
+	s := newSession(t, client)
+	behind := newSession(t, clus.Members[0].ServerClient)
+	blocker := etcdlock.NewMutex(behind, "cut")
+	require.NoError(t, blocker.Lock(soon(t)))
+	held, waiting := etcdlock.NewMutex(s, "held"), etcdlock.NewMutex(s, "cut")
+	leads := etcdlock.NewElection(s, "lead")
+	require.NoError(t, held.Lock(soon(t)))
+	require.NoError(t, leads.Campaign(soon(t), "x"))
+	ctx, cancel := context.WithCancel(t.Context())
+	queued := make(chan error, 1)
+	go func() { queued <- waiting.Lock(ctx) }()
+	waiters(t, blocker, 1)
+	clus.Members[0].Bridge().Blackhole()
+	t.Cleanup(clus.Members[0].Bridge().Unblackhole)
+	start := time.Now()
+	cancel()
+	require.ErrorIs(t, <-queued, context.Canceled)
+	require.Less(t, time.Since(start), time.Second)
+	for _, c := range []struct {
+		name string
+		call func(context.Context) error
+	}{
+		{"Lock", etcdlock.NewMutex(s, "free").Lock},
+		{"TryLock", etcdlock.NewMutex(s, "free").TryLock},
+		{"Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
+		{"Verify", held.Verify},
+		{"Unlock", held.Unlock},
+		{"Proclaim", func(ctx context.Context) error { return leads.Proclaim(ctx, "y") }},
+		{"Resign", leads.Resign},
+		{"Holder", func(ctx context.Context) error { _, err := held.Holder(ctx); return err }},
+		{"Leader", func(ctx context.Context) error { _, err := leads.Leader(ctx); return err }},
+		{"Observe", func(ctx context.Context) error {
+			for _, err := range leads.Observe(ctx) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"NewSession", func(ctx context.Context) error { _, err := etcdlock.NewSession(ctx, client); return err }},
+	} {
+		start := time.Now()
+		err := c.call(within(t, 100*time.Millisecond))
+		require.ErrorIs(t, err, context.DeadlineExceeded, c.name)
+		assert.NotErrorIs(t, err, etcdlock.ErrLocked, c.name)
+		require.Less(t, time.Since(start), 1100*time.Millisecond, c.name)
+	}
+}
+
+func TestNothingHangsWithoutAContextWhenTheClusterIsGone(t *testing.T) {
+	clus := newCluster(t, 1)
+	s := newSession(t, clus.Client(0), etcdlock.WithTTL(2*time.Second))
+	m := etcdlock.NewMutex(s, "gone")
+	require.NoError(t, m.Lock(soon(t)))
+	clus.Members[0].Bridge().Blackhole()
+	t.Cleanup(clus.Members[0].Bridge().Unblackhole)
+	start := time.Now()
+	require.Error(t, m.Unlock(context.Background()))
+	assert.Less(t, time.Since(start), s.TTL()+time.Second)
+	start = time.Now()
+	require.Error(t, s.Close())
+	assert.Less(t, time.Since(start), 7*time.Second)
+}
+
+func TestAWaiterQueuesAgainWhenItsTicketOrItsLeaseGoes(t *testing.T) {
+	client := newClient(t)
+	a := etcdlock.NewMutex(newSession(t, client), "requeue")
+	s := newSession(t, client, etcdlock.WithTTL(3*time.Second))
+	b := etcdlock.NewMutex(s, "requeue")
+	require.NoError(t, a.Lock(soon(t)))
+	got := make(chan error, 1)
+	go func() { got <- b.Lock(soon(t)) }()
+	waiters(t, a, 1)
+	w, err := a.Waiters(soon(t))
+	require.NoError(t, err)
+	_, err = client.Delete(soon(t), w[0].Key)
+	require.NoError(t, err)
+	waiters(t, a, 1)
+	_, err = client.Revoke(soon(t), s.Lease())
+	require.NoError(t, err)
+	waiters(t, a, 1)
+	require.NoError(t, a.Unlock(soon(t)))
+	require.NoError(t, <-got)
+	require.NoError(t, b.Verify(soon(t)))
+}
+
+func TestAWaiterOutlivesCompactionAndReconnection(t *testing.T) {
+	clus := newCluster(t, 1)
+	behind := clus.Members[0].ServerClient
+	a := etcdlock.NewMutex(newSession(t, behind), "compact")
+	b := etcdlock.NewMutex(newSession(t, clus.Client(0)), "compact")
+	require.NoError(t, a.Lock(soon(t)))
+	got := make(chan error, 1)
+	go func() { got <- b.Lock(soon(t)) }()
+	waiters(t, a, 1)
+	clus.Members[0].Bridge().PauseConnections()
+	clus.Members[0].Bridge().DropConnections()
+	require.NoError(t, a.Unlock(soon(t)))
+	put, err := behind.Put(soon(t), "unrelated", "x")
+	require.NoError(t, err)
+	_, err = behind.Compact(soon(t), put.Header.Revision)
+	require.NoError(t, err)
+	clus.Members[0].Bridge().UnpauseConnections()
+	require.NoError(t, <-got)
+}
+
+func TestRemovalBehindOurBackEndsTheHold(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client, etcdlock.WithTTL(3*time.Second))
+	a, b := etcdlock.NewMutex(s, "back/a"), etcdlock.NewMutex(s, "back/b")
+	require.NoError(t, a.Lock(soon(t)))
+	require.NoError(t, b.Lock(soon(t)))
+	held := a.Context()
+	_, err := client.Delete(soon(t), a.Key())
+	require.NoError(t, err)
+	start := time.Now()
+	<-held.Done()
+	assert.Less(t, time.Since(start), s.TTL()/3+time.Second)
+	require.ErrorIs(t, context.Cause(held), etcdlock.ErrLost)
+	require.ErrorIs(t, a.Unlock(soon(t)), etcdlock.ErrLost)
+	require.NoError(t, b.Context().Err(), "the other hold is not touched")
+	require.NoError(t, b.Verify(soon(t)))
+}
+
+func TestAWaiterIsNotGrantedAPhantom(t *testing.T) {
+	client := newClient(t)
+	a := etcdlock.NewMutex(newSession(t, client), "phantom")
+	s := newSession(t, client)
+	b := etcdlock.NewMutex(s, "phantom")
+	require.NoError(t, a.Lock(soon(t)))
+	got := make(chan error, 1)
+	go func() { got <- b.Lock(soon(t)) }()
+	waiters(t, a, 1)
+	_, err := client.Delete(soon(t), "phantom/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	require.NoError(t, <-got)
+	// Either b was granted on the sight of the deletion and told at once, or it queued again: in the end it holds
+	// what etcd knows of, or knows that it does not.
+	eventually(t, func() bool { return b.Context().Err() != nil || b.Verify(soon(t)) == nil }, "b knows")
+}
+
+func TestTheGuardOfAReleasedHoldIsNeverTrue(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client)
+	a, b := etcdlock.NewMutex(s, "guard"), etcdlock.NewMutex(s, "guard")
+	commit := func(guard clientv3.Cmp) bool {
+		resp, err := client.Txn(soon(t)).If(guard).Then(clientv3.OpPut("guarded", "x")).Commit()
+		require.NoError(t, err)
+		return resp.Succeeded
+	}
+	require.False(t, commit(a.IsOwner()), "not held")
+	for range 50 {
+		require.NoError(t, a.Lock(soon(t)))
+		guard := a.IsOwner()
+		require.True(t, commit(guard))
+		got := make(chan bool, 1)
+		go func() {
+			assert.NoError(t, b.Lock(soon(t)))
+			got <- commit(guard)
+		}()
+		waiters(t, a, 1)
+		require.NoError(t, a.Unlock(soon(t)))
+		require.False(t, <-got, "the next one holds")
+		require.NoError(t, b.Unlock(soon(t)))
+	}
+}
+
+// firstKey is the key of the session's first ticket, for a name that it has put nothing under yet.
+func firstKey(t *testing.T, client *clientv3.Client, s *etcdlock.Session, name string) string {
+	t.Helper()
+	m := etcdlock.NewMutex(s, "second")
+	require.NoError(t, m.Lock(soon(t)))
+	key := m.Key()
+	require.NoError(t, m.Unlock(soon(t)))
+	lease, ok := strings.CutSuffix(strings.TrimPrefix(key, "second/"), "-2")
+	require.True(t, ok, key)
+	require.Empty(t, keysUnder(t, client, name+"/"))
+	return name + "/" + lease + "-1"
+}
