@@ -70,14 +70,14 @@ func (d *director) direct(ctx context.Context) error {
 	close(d.over)
 	unobserve()
 	d.dismiss()
-	told.Close() // the last writer: listen ends
+	err = errors.Join(err, told.Close()) // the last writer: listen ends
 	d.joins.Wait()
 	if len(d.tokens) > 0 {
 		d.picture.end(time.Since(d.start))
 		fmt.Fprint(d.out, "\n", d.picture.String())
 	}
 	if two := d.picture.twoMasters(); two != "" {
-		err = errors.Join(err, fmt.Errorf("%w: %s", errWrong, two))
+		err = errors.Join(err, wrong(errors.New(two)))
 	}
 	return err
 }

@@ -78,15 +78,11 @@ func run(ctx context.Context, cfg config, out io.Writer) (err error) {
 
 	where := cfg.endpoints
 	if cfg.endpoints == "" {
-		etcd, err := embedded.Start(ctx)
-		if err != nil {
-			return err
+		etcd, startErr := embedded.Start(ctx)
+		if startErr != nil {
+			return startErr
 		}
-		defer func() {
-			if left := etcd.Close(); left != nil {
-				err = errors.Join(err, fmt.Errorf("%w: %w", errWrong, left))
-			}
-		}()
+		defer func() { err = errors.Join(err, wrong(etcd.Close())) }()
 		cfg.endpoints = strings.Join(etcd.Endpoints(), ",")
 		where = "an etcd of its own at " + cfg.endpoints
 	}
@@ -94,13 +90,20 @@ func run(ctx context.Context, cfg config, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { err = errors.Join(err, client.Close()) }()
 	session, err := etcdlock.NewSession(ctx, client, etcdlock.WithTTL(cfg.ttl))
 	if err != nil {
 		return err
 	}
-	defer session.Close()
+	defer func() { err = errors.Join(err, session.Close()) }()
 
 	fmt.Fprintf(out, "three processes campaign for %s; etcd: %s\n\n", cfg.name, where)
 	return newDirector(cfg, session, out).direct(ctx)
+}
+
+func wrong(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errWrong, err)
 }

@@ -74,7 +74,7 @@ type node struct {
 	resign   chan struct{}
 }
 
-func (n *node) run() error {
+func (n *node) run() (err error) {
 	var args nodeArgs
 	if err := json.Unmarshal([]byte(os.Getenv(argsEnv)), &args); err != nil {
 		return err
@@ -87,12 +87,12 @@ func (n *node) run() error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { err = errors.Join(err, client.Close()) }()
 	session, err := etcdlock.NewSession(ctx, client, etcdlock.WithTTL(args.TTL), etcdlock.WithIdentity(n.name))
 	if err != nil {
 		return err
 	}
-	defer session.Close()
+	defer func() { err = errors.Join(err, session.Close()) }()
 	n.election = etcdlock.NewElection(session, args.Name)
 	n.say(event{Kind: joined, TTL: session.TTL()})
 

@@ -56,7 +56,7 @@ func (d *director) launch(name string) (*process, error) {
 
 // listen passes on what the nodes say until the last writer of the pipe is gone.
 func (d *director) listen(pipe *os.File) {
-	defer pipe.Close()
+	defer func() { _ = pipe.Close() }() // it was read to its end
 	for lines := bufio.NewScanner(pipe); lines.Scan(); {
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err == nil {
@@ -92,7 +92,7 @@ func (d *director) tell(e event) {
 func (d *director) dismiss() {
 	for _, p := range d.nodes {
 		p.ending = true
-		p.orders.Close()
+		_ = p.orders.Close() // closed already where the process is gone
 		if p.frozen {
 			_ = p.cmd.Process.Kill() // an error means that it is gone already
 		}

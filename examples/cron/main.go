@@ -1,0 +1,65 @@
+// Command cron runs a job once, however many machines start it at the same
+// minute: an optimistic lock, with a lease of 5 s for the day the machine dies.
+//
+//	go run ./examples/cron                             # an etcd of its own: runs
+//	go run ./examples/cron -endpoints 127.0.0.1:2379   # on two machines: one runs, one goes home
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/etcdlock/etcdlock"
+	"github.com/etcdlock/etcdlock/internal/embedded"
+)
+
+func main() {
+	endpoints := flag.String("endpoints", "", "comma-separated endpoints (default: an etcd of its own)")
+	takes := flag.Duration("takes", 2*time.Second, "how long the job takes")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *endpoints, *takes); err != nil {
+		fmt.Fprintln(os.Stderr, "cron:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, endpoints string, takes time.Duration) (err error) {
+	client, stop, err := embedded.Client(ctx, endpoints)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	session, err := etcdlock.NewSession(ctx, client, etcdlock.WithTTL(5*time.Second))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+
+	job := etcdlock.NewMutex(session, "/cron/lock/job9")
+	err = job.TryLock(ctx)
+	if busy := new(etcdlock.LockedError); errors.As(err, &busy) {
+		fmt.Println("job9 is run by", busy.Holder)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	fmt.Printf("%s runs job9, token %d\n", session.Identity(), job.Token())
+
+	select { // the job
+	case <-time.After(takes):
+		fmt.Println("job9 is done")
+	case <-job.Context().Done():
+		fmt.Println("job9 was stopped:", context.Cause(job.Context()))
+	case <-ctx.Done():
+		fmt.Println("job9 was interrupted")
+	}
+	return job.Unlock(context.WithoutCancel(ctx))
+}
