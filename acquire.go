@@ -31,6 +31,9 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
+		if t := s.resume(l, k, name); t != nil {
+			return t, nil
+		}
 		t := s.newTicket(l, name, value, k.relay)
 		lctx, cancel := context.WithCancelCause(ctx)
 		unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
@@ -64,6 +67,9 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		l, err := s.live(ctx)
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
+		}
+		if t := s.resume(l, k, name); t != nil {
+			return t, nil
 		}
 		t := s.newTicket(l, name, value, k.relay)
 		if by := t.line.busy(); by != nil {
@@ -134,7 +140,7 @@ func (ln *line) busy() *LockedError {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := ln.holder; t != nil && t.hold.Context.Err() == nil {
+	if t := ln.holder; t != nil && t.state == held && t.hold.Context.Err() == nil {
 		return &LockedError{Name: ln.name, Holder: t.value, Token: t.rev, Key: t.key}
 	}
 	return nil

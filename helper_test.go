@@ -81,3 +81,15 @@ func waiters(t *testing.T, m *etcdlock.Mutex, n int) {
 		return err == nil && len(w) == n
 	}, "%d waiters", n)
 }
+
+// cut swallows all traffic of client 0 while its connection stays up. The bridge lets one more message through in each
+// direction after Blackhole, so one is spent on that.
+func cut(t *testing.T, clus *integration.Cluster) {
+	t.Helper()
+	clus.Members[0].Bridge().Blackhole()
+	t.Cleanup(clus.Members[0].Bridge().Unblackhole)
+	eventually(t, func() bool {
+		_, err := clus.Client(0).Get(within(t, 100*time.Millisecond), "nothing")
+		return err != nil
+	}, "the traffic is cut")
+}

@@ -96,15 +96,16 @@ func (t *ticket) awaitGone(ctx context.Context) error {
 	s := t.line.s
 	for {
 		s.mu.Lock()
-		now, deleted, sent, refused, last := t.state, t.deleted, t.sent, t.refused, t.line.last
+		confirmed, deleted, sent, refused, last := t.state == gone && t.goneAt > 0, t.deleted, t.sent, t.refused, t.line.last
+		over := t.state == gone
 		changed := t.changedLocked()
 		s.mu.Unlock()
 		switch {
-		case now == gone && (deleted || sent > 1):
+		case confirmed && (deleted || sent > 1):
 			return nil
-		case now == gone && t.lease.ctx.Err() == nil:
+		case confirmed:
 			return ErrLost
-		case now == gone || t.lease.ctx.Err() != nil:
+		case over || t.lease.ctx.Err() != nil:
 			return t.leftBehind(last)
 		case refused != nil:
 			return refused

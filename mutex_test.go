@@ -43,26 +43,33 @@ func TestSessionsExcludeEachOther(t *testing.T) {
 // exclude runs goroutines that lock in turn and checks that one is inside at a time, with a token that grows.
 func exclude(t *testing.T, mutex func(int) *etcdlock.Mutex, goroutines, rounds int) {
 	t.Helper()
-	var wg sync.WaitGroup
 	var inside, last int64 // guarded by the lock alone: the race detector checks it too
+	excludeWith(t, func(g int) {
+		m := mutex(g)
+		err := m.Do(soon(t), func(ctx context.Context) error {
+			inside++
+			defer func() { inside-- }()
+			token := m.Token()
+			switch {
+			case inside != 1:
+				return fmt.Errorf("%d inside", inside)
+			case token <= last:
+				return fmt.Errorf("token %d after %d", token, last)
+			}
+			last = token
+			return ctx.Err()
+		})
+		assert.NoError(t, err)
+	}, goroutines, rounds)
+}
+
+func excludeWith(t *testing.T, turn func(int), goroutines, rounds int) {
+	t.Helper()
+	var wg sync.WaitGroup
 	for g := range goroutines {
 		wg.Go(func() {
-			m := mutex(g)
 			for range rounds {
-				err := m.Do(soon(t), func(ctx context.Context) error {
-					inside++
-					defer func() { inside-- }()
-					token := m.Token()
-					switch {
-					case inside != 1:
-						return fmt.Errorf("%d inside", inside)
-					case token <= last:
-						return fmt.Errorf("token %d after %d", token, last)
-					}
-					last = token
-					return ctx.Err()
-				})
-				assert.NoError(t, err)
+				turn(g)
 			}
 		})
 	}

@@ -16,6 +16,9 @@ func (t *ticket) release(ctx context.Context, again bool) error {
 		lost := t.hold.Err() != nil
 		cause := context.Cause(t.hold)
 		t.hold.cancel(ErrNotHeld)
+		if !lost && t.linger() {
+			return nil
+		}
 		t.leave()
 		switch {
 		case lost && errors.Is(cause, ErrClosed):

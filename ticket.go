@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +17,7 @@ const (
 	sending state = iota // its put may or may not have arrived
 	waiting              // it is in etcd at rev, behind others
 	held                 // it is the lowest of its name, and its caller knows
+	idle                 // it is the lowest, its hold was released, and it is kept for the next one (see linger.go)
 	left                 // released or given up; its deletion is not confirmed yet
 	gone                 // not in etcd, as far as anyone can tell
 )
@@ -58,7 +60,8 @@ type line struct {
 
 	// Guarded by the Session's mu.
 	refs    int       // tickets that are not gone
-	holder  *ticket   // the one that holds
+	holder  *ticket   // the one that holds, or idles
+	vigil   *vigil    // who else queues, while that matters
 	doomed  []*ticket // left, in that order
 	flights int       // deletions under way
 	last    error     // what the last deletion failed with
@@ -149,6 +152,7 @@ func (t *ticket) grantLocked() error {
 	}
 	t.state, t.ahead, t.hold = held, peer{}, newHold(t.lease)
 	t.line.holder = t
+	t.line.keepVigilLocked()
 	select {
 	case t.line.s.holds <- struct{}{}:
 	default:
@@ -220,12 +224,15 @@ func (t *ticket) tellLocked() {
 
 // leave takes the ticket out of the queue: a release if it is held and alive, giving up otherwise. It returns at once;
 // the deletion is sent in the background and ends with absent being closed.
-func (t *ticket) leave() {
+func (t *ticket) leave() { t.leaveIf(sending, waiting, held, idle) }
+
+// leaveIf leaves if the ticket is in one of these states.
+func (t *ticket) leaveIf(in ...state) {
 	alive := t.lease.alive()
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.state == left || t.state == gone {
+	if !slices.Contains(in, t.state) {
 		return
 	}
 	if !alive {
@@ -233,7 +240,7 @@ func (t *ticket) leave() {
 		t.goneLocked(0, false)
 		return
 	}
-	t.ruled = t.state == held && t.hold.Context.Err() == nil
+	t.ruled = t.state == idle || t.state == held && t.hold.Context.Err() == nil
 	if t.state == sending {
 		t.lease.suspect = true // the put may arrive after its deletion
 	}
@@ -256,7 +263,7 @@ func (t *ticket) forget() {
 func (t *ticket) removed(at int64) {
 	s := t.line.s
 	s.mu.Lock()
-	if t.state != waiting && t.state != held {
+	if t.state != waiting && t.state != held && t.state != idle {
 		s.mu.Unlock()
 		return
 	}
@@ -275,12 +282,21 @@ func (t *ticket) goneLocked(at int64, deleted bool) {
 	if t.state == gone {
 		return
 	}
-	s := t.line.s
 	t.goneAt, t.deleted = at, deleted
 	t.becomeLocked(gone)
 	delete(t.lease.tickets, t.key)
-	if t.line.refs--; t.line.refs == 0 {
-		delete(s.lines, t.line.name)
+	t.line.refs--
+	t.line.settleLocked()
+}
+
+// settleLocked forgets the line with its last ticket, unless it is kept for a while to linger again.
+func (ln *line) settleLocked() {
+	switch {
+	case ln.refs > 0:
+	case ln.vigil != nil:
+		ln.vigil.rest.Reset(ln.s.opts.linger)
+	default:
+		delete(ln.s.lines, ln.name)
 	}
 }
 

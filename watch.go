@@ -54,6 +54,12 @@ func (s *Session) freshStream(gen int64) {
 // The watch asks for what comes from now on. One that names a start revision would be served by the server's catch-up
 // loop, which runs every 100 ms, whenever the store has moved on. Puts are left out: a leader's Proclaim wakes nobody.
 func (w *watch) follow(ctx context.Context, s *Session, p peer) (from int64, err error) {
+	return w.open(ctx, s, p, clientv3.WithFilterPut())
+}
+
+// open is follow with other options than a single key's deletion asks for.
+func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.OpOption) (from int64, err error) {
+	opts = append(opts, clientv3.WithCreatedNotify())
 	if w.cancel != nil && w.peer == p && w.gen == s.gen.Load() {
 		return 0, nil
 	}
@@ -63,7 +69,7 @@ func (w *watch) follow(ctx context.Context, s *Session, p peer) (from int64, err
 		gen := s.gen.Load()
 		wctx, cancel := context.WithCancel(streamContext(ctx, gen))
 		limit := time.AfterFunc(s.patience(n), cancel)
-		events := s.client.Watch(wctx, p.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+		events := s.client.Watch(wctx, p.key, opts...)
 		var first clientv3.WatchResponse
 		select {
 		case first = <-events:

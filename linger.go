@@ -1,0 +1,199 @@
+package etcdlock
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file keeps a released lock for its Session's next hold (see WithLinger).
+//
+// A released ticket idles: it stays in etcd, so nobody else can hold, and the next Lock of the Session takes it up
+// without asking. What makes that fair is the vigil, a watch on the name that knows who else queues: a ticket idles
+// only while the vigil says that nobody does, and leaves the moment somebody comes. Without a vigil that is sure, a
+// release is an ordinary one.
+
+// vigil is the watch on one name, from the first hold of it until it has rested for the linger time without a ticket.
+type vigil struct {
+	cancel context.CancelFunc
+	rest   *time.Timer // ends the vigil when the line has had no ticket for long enough
+
+	// Guarded by the Session's mu.
+	sure   bool                // others is what etcd has
+	others map[string]struct{} // contenders that are not this Session's
+	idling *time.Timer         // ends the idling of the line's holder
+}
+
+// keepVigilLocked begins the vigil of a name that is to linger.
+func (ln *line) keepVigilLocked() {
+	s := ln.s
+	if s.opts.linger == 0 || ln.vigil != nil || ln.holder == nil || !ln.holder.relay {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.back)
+	v := &vigil{cancel: cancel}
+	if !s.spawnLocked(func() { ln.watchOver(ctx, v) }) {
+		cancel()
+		return
+	}
+	v.rest = time.AfterFunc(s.opts.linger, func() { ln.endVigil(v) })
+	v.rest.Stop()
+	v.idling = time.AfterFunc(s.opts.linger, ln.giveUp)
+	v.idling.Stop()
+	ln.vigil = v
+}
+
+// endVigil runs when the line has rested.
+func (ln *line) endVigil(v *vigil) {
+	s := ln.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ln.vigil == v && ln.refs == 0 {
+		v.cancel()
+	}
+}
+
+// watchOver keeps the vigil until ctx ends. A watch that breaks is opened again, and until it is confirmed nothing
+// idles.
+func (ln *line) watchOver(ctx context.Context, v *vigil) {
+	s := ln.s
+	var w watch
+	defer func() {
+		w.stop()
+		v.cancel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		v.rest.Stop()
+		v.idling.Stop()
+		ln.vigil = nil
+		ln.settleLocked()
+	}()
+	for {
+		if _, err := w.open(ctx, s, peer{key: ln.prefix}, clientv3.WithPrefix()); err != nil {
+			return
+		}
+		kvs, rev, err := ln.list(ctx)
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		v.others, v.sure = make(map[string]struct{}), true
+		for _, kv := range kvs {
+			ln.noteLocked(v, string(kv.Key), true)
+		}
+		s.mu.Unlock()
+		ln.giveWay()
+		for w.cancel != nil {
+			select {
+			case resp, ok := <-w.events:
+				if !ok || resp.Err() != nil {
+					w.stop()
+					break
+				}
+				ln.note(v, resp.Events, rev)
+			case <-ctx.Done():
+				return
+			}
+		}
+		s.mu.Lock()
+		v.sure = false
+		s.mu.Unlock()
+		ln.giveUp()
+	}
+}
+
+// note takes in what the watch saw after revision rev.
+func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
+	s := ln.s
+	s.mu.Lock()
+	var removed *ticket
+	var at int64
+	for _, ev := range events {
+		if ev.Kv.ModRevision <= rev {
+			continue
+		}
+		key, put := string(ev.Kv.Key), ev.Type == clientv3.EventTypePut
+		ln.noteLocked(v, key, put)
+		if h := ln.holder; h != nil && h.key == key && !put {
+			removed, at = h, ev.Kv.ModRevision
+		}
+	}
+	s.mu.Unlock()
+	if removed != nil {
+		removed.removed(at)
+	}
+	ln.giveWay()
+}
+
+func (ln *line) noteLocked(v *vigil, key string, exists bool) {
+	if !exists {
+		delete(v.others, key)
+	} else if ln.direct(key) && !ln.s.namedLocked(ln.s.lease, key) {
+		v.others[key] = struct{}{}
+	}
+}
+
+// giveWay ends the idling when somebody else has come.
+func (ln *line) giveWay() {
+	s := ln.s
+	s.mu.Lock()
+	wanted := ln.vigil != nil && len(ln.vigil.others) > 0
+	s.mu.Unlock()
+	if wanted {
+		ln.giveUp()
+	}
+}
+
+// giveUp releases the line's ticket if it idles.
+func (ln *line) giveUp() {
+	s := ln.s
+	s.mu.Lock()
+	t := ln.holder
+	if t != nil && t.state != idle {
+		t = nil
+	}
+	s.mu.Unlock()
+	if t != nil {
+		t.leaveIf(idle)
+	}
+}
+
+// linger keeps a ticket whose hold was released, if nobody else wants it. Those of this Session that queue have it
+// handed over instead.
+func (t *ticket) linger() bool {
+	s, ln := t.line.s, t.line
+	if s.opts.linger == 0 || !t.relay || !t.lease.alive() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v := ln.vigil; t.state != held || v == nil || !v.sure || len(v.others) > 0 || ln.refs > 1 || s.closing.Err() != nil {
+		return false
+	}
+	t.state = idle
+	ln.vigil.idling.Reset(s.opts.linger)
+	return true
+}
+
+// resume takes up an idle ticket for the next hold; nil if there is none.
+func (s *Session) resume(l *lease, k kind, name string) *ticket {
+	if s.opts.linger == 0 || !k.relay {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ln := s.lines[name]
+	if ln == nil || ln.holder == nil || ln.holder.state != idle || ln.holder.lease != l {
+		return nil
+	}
+	// A new value for a new hold: whoever still has the old one must not end this one with it.
+	old := ln.holder
+	t := &ticket{
+		line: ln, lease: l, key: old.key, value: old.value, relay: old.relay,
+		state: held, rev: old.rev, guarded: old.guarded, hold: newHold(l),
+	}
+	l.tickets[t.key], ln.holder, old.state = t, t, gone
+	ln.vigil.idling.Stop()
+	return t
+}

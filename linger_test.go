@@ -1,0 +1,111 @@
+package etcdlock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+// lingering locks and unlocks m until that costs nothing any more.
+func lingering(t *testing.T, m *etcdlock.Mutex, tp *tap) {
+	t.Helper()
+	eventually(t, func() bool {
+		tp.requests()
+		require.NoError(t, m.Lock(soon(t)))
+		require.NoError(t, m.Unlock(soon(t)))
+		return len(tp.requests()) == 0
+	}, "the lock lingers")
+}
+
+func TestALingeringLockCostsNothingAndGivesWay(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithLinger(time.Hour), etcdlock.WithTTL(time.Minute)), "linger")
+	other := etcdlock.NewMutex(newSession(t, clus.Client(0)), "linger")
+	for range 3 {
+		lingering(t, m, tp)
+		tp.requests()
+		var token int64
+		for range 100 {
+			require.NoError(t, m.Lock(soon(t)))
+			require.NoError(t, m.Context().Err())
+			if token != 0 {
+				require.Equal(t, token, m.Token(), "one tenure, one token")
+			}
+			token = m.Token()
+			require.NoError(t, m.Unlock(soon(t)))
+			require.Error(t, m.Context().Err())
+		}
+		assert.Empty(t, tp.requests())
+		require.ErrorIs(t, other.TryLock(soon(t)), etcdlock.ErrLocked)
+
+		// Somebody comes while it idles.
+		require.NoError(t, other.Lock(soon(t)))
+		require.Greater(t, other.Token(), token)
+		require.NoError(t, other.Unlock(soon(t)))
+
+		// Somebody comes while it holds.
+		lingering(t, m, tp)
+		require.NoError(t, m.Lock(soon(t)))
+		got := make(chan error, 1)
+		go func() { got <- other.Lock(soon(t)) }()
+		waiters(t, m, 1)
+		select {
+		case <-got:
+			t.Fatal("two hold")
+		default:
+		}
+		require.NoError(t, m.Unlock(soon(t)))
+		require.NoError(t, <-got)
+		require.NoError(t, other.Unlock(soon(t)))
+	}
+}
+
+func TestALingeringLockEnds(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithLinger(50*time.Millisecond))
+	m := etcdlock.NewMutex(s, "ends")
+	lingering(t, m, tp)
+	eventually(t, func() bool { return len(keysUnder(t, client, "ends/")) == 0 }, "released after the linger time")
+	lingering(t, m, tp)
+	require.NoError(t, s.Close())
+	require.Empty(t, keysUnder(t, client, "ends/"))
+}
+
+func TestALingeringLockThatWasRemovedIsNotTakenUp(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithLinger(time.Hour), etcdlock.WithTTL(time.Minute))
+	m := etcdlock.NewMutex(s, "removed")
+	lingering(t, m, tp)
+	keys := keysUnder(t, client, "removed/")
+	require.Len(t, keys, 1)
+	_, err := client.Delete(soon(t), keys[0])
+	require.NoError(t, err)
+	eventually(t, func() bool {
+		require.NoError(t, m.Lock(soon(t)))
+		defer func() { _ = m.Unlock(soon(t)) }()
+		return m.Verify(soon(t)) == nil && m.Key() != keys[0]
+	}, "a new ticket")
+}
+
+func TestAHundredGoroutinesExcludeEachOtherWhileLingering(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client, etcdlock.WithLinger(time.Second))
+	remote := newSession(t, client, etcdlock.WithLinger(time.Second))
+	ms := []*etcdlock.Mutex{etcdlock.NewMutex(s, "hundred"), etcdlock.NewMutex(s, "hundred"), etcdlock.NewMutex(remote, "hundred")}
+	var inside int
+	excludeWith(t, func(g int) {
+		m := ms[g%3]
+		require.NoError(t, m.Lock(soon(t)))
+		inside++
+		assert.Equal(t, 1, inside)
+		inside--
+		assert.NoError(t, m.Unlock(soon(t)))
+	}, 30, 20)
+}
