@@ -140,7 +140,7 @@ func (ln *line) busy() *LockedError {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := ln.holder; t != nil && t.state == held && t.hold.Context.Err() == nil {
+	if t := ln.holder; t != nil && t.state == held && !t.hold.lost() {
 		return &LockedError{Name: ln.name, Holder: t.value, Token: t.rev, Key: t.key}
 	}
 	return nil

@@ -50,7 +50,7 @@ func (m *Mutex) Waiters(ctx context.Context) ([]Contender, error) {
 }
 
 func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error) {
-	kvs, _, err := m.s.contenders(ctx, m.name)
+	kvs, err := m.s.contenders(ctx, m.name)
 	if err != nil {
 		return nil, fmt.Errorf("etcdlock: %s of %q: %w", what, m.name, err)
 	}
@@ -62,21 +62,21 @@ func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error
 }
 
 // contenders lists the queue of a name, which this Session need not be in.
-func (s *Session) contenders(ctx context.Context, name string) ([]*mvccpb.KeyValue, int64, error) {
+func (s *Session) contenders(ctx context.Context, name string) ([]*mvccpb.KeyValue, error) {
 	switch {
 	case name == "":
-		return nil, 0, ErrInvalidName
+		return nil, ErrInvalidName
 	case s.closing.Err() != nil:
-		return nil, 0, ErrClosed
+		return nil, ErrClosed
 	case ctx.Err() != nil:
-		return nil, 0, ctx.Err()
+		return nil, ctx.Err()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.closing, func() { cancel(ErrClosed) })()
-	kvs, rev, err := newLine(s, name).list(ctx)
+	kvs, _, err := newLine(s, name).list(ctx)
 	if err != nil && s.closing.Err() != nil {
 		err = ErrClosed
 	}
-	return kvs, rev, err
+	return kvs, err
 }

@@ -193,7 +193,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 
 // lead runs fn and steps down. The outcome of the release is of no interest once fn has ended under a lead that lasted:
 // what is left of it, the background clears.
-func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) { //nolint:revive,staticcheck // lost qualifies err
+func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) { //nolint:staticcheck // lost qualifies err
 	defer func() {
 		lost = t.hold.Err() != nil && !errors.Is(t.ended(), ErrNotHeld)
 		rctx, cancel := releaseContext(ctx, t)
@@ -223,7 +223,7 @@ func (e *Election) notLeading() error {
 // Leader asks etcd who leads, whoever that is; ErrNoLeader if nobody does. It retries while etcd is away, until ctx
 // ends.
 func (e *Election) Leader(ctx context.Context) (Leader, error) {
-	kvs, _, err := e.s.contenders(ctx, e.name)
+	kvs, err := e.s.contenders(ctx, e.name)
 	if err == nil && len(kvs) == 0 {
 		err = ErrNoLeader
 	}

@@ -1,6 +1,9 @@
 package etcdlock
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // holdContext is over when the hold is. It asks the clock before it answers, because the timer of a process that was
 // stopped runs late: whoever asks it right after waking gets the truth. Contexts derived from it learn by the timer.
@@ -44,6 +47,12 @@ func (c *holdContext) Err() error { c.ask(); return c.Context.Err() }
 
 // Value asks too: context.Cause finds the inner context through it.
 func (c *holdContext) Value(key any) any { c.ask(); return c.Context.Value(key) }
+
+// lost reports whether the hold ended otherwise than by its release, without asking the clock.
+func (c *holdContext) lost() bool {
+	cause := context.Cause(c.Context)
+	return cause != nil && !errors.Is(cause, ErrNotHeld)
+}
 
 // endedContext is the context of a value that holds nothing.
 func endedContext(cause error) context.Context {

@@ -193,13 +193,14 @@ func (s *Session) workEnds() {
 	}
 }
 
-// spawn starts a goroutine that Close awaits; false, and nothing started, when Close no longer would.
-func (s *Session) spawn(f func()) bool {
+// spawn starts a goroutine that Close awaits, or nothing when Close no longer would.
+func (s *Session) spawn(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.spawnLocked(f)
+	s.spawnLocked(f)
 }
 
+// spawnLocked is spawn, and tells whether it started.
 func (s *Session) spawnLocked(f func()) bool {
 	if s.stopped {
 		return false

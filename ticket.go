@@ -240,7 +240,7 @@ func (t *ticket) leaveIf(in ...state) {
 		t.goneLocked(0, false)
 		return
 	}
-	t.ruled = t.state == idle || t.state == held && t.hold.Context.Err() == nil
+	t.ruled = t.state == idle || t.state == held && !t.hold.lost()
 	if t.state == sending {
 		t.lease.suspect = true // the put may arrive after its deletion
 	}
