@@ -135,3 +135,15 @@ func TestWaitersOfOneSessionShareOneWatch(t *testing.T) {
 	wg.Wait()
 	waiters(t, holder, 0)
 }
+
+func TestGoroutinesOfOneSessionHandOverInMemory(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	tp.requests()
+	exclude(t, func(int) *etcdlock.Mutex { return etcdlock.NewMutex(s, "memory") }, 32, 10)
+	sent := tp.requests()
+	assert.Zero(t, sent["stream Watch"], "nobody watches a ticket of its own Session")
+	assert.Less(t, sent["Txn"], 2*320, "deletions are sent together")
+	assert.GreaterOrEqual(t, sent["Txn"], 320, "each hold has a ticket and a token of its own")
+}

@@ -3,7 +3,9 @@ package etcdlock
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // This file has the two things that the queue is made of in memory. A ticket is one place in the queue of one name: a
@@ -34,20 +36,21 @@ type ticket struct {
 	relay bool // may be handed over in memory: a Mutex's ticket, not an Election's
 
 	// Guarded by the Session's mu.
-	state   state
-	rev     int64         // create revision: the fencing token; 0 while sending
-	ahead   peer          // while waiting: the ticket of another Session that it waits for
-	next    *ticket       // the ticket of this Session that waits for this one in memory
-	guarded bool          // its guard was given out: no hand-over before its deletion is confirmed
-	ruled   bool          // it held, and was released, not lost
-	handed  bool          // its hold was handed over in memory
-	sent    int           // deletions sent
-	deleted bool          // a deletion found it in etcd
-	refused error         // what its deletion failed with, if no retry will mend that
-	goneAt  int64         // the revision as of which it is known to be gone
-	changed chan struct{} // closed at the next change of state, made when somebody waits for that
-	stir    chan struct{} // asks the waiting caller to look again
-	hold    *holdContext  // once held
+	state    state
+	rev      int64         // create revision: the fencing token; 0 while sending
+	ahead    peer          // while waiting: the ticket of another Session that it waits for
+	next     *ticket       // the ticket of this Session that waits for this one in memory
+	guarded  bool          // its guard was given out: no hand-over before its deletion is confirmed
+	ruled    bool          // it held, and was released, not lost
+	handed   bool          // its hold was handed over in memory
+	sent     int           // deletions sent
+	deleted  bool          // a deletion found it in etcd
+	refused  error         // what its deletion failed with, if no retry will mend that
+	goneAt   int64         // the revision as of which it is known to be gone
+	changed  chan struct{} // closed at the next change of state, made when somebody waits for that
+	stir     chan struct{} // asks the waiting caller to look again
+	hold     *holdContext  // once held
+	checking *time.Timer   // a check that is due, see grantThenCheck
 
 	blocker *LockedError // who was seen to hold, for the error of a caller that gives up; the caller's own
 }
@@ -63,6 +66,7 @@ type line struct {
 	holder  *ticket   // the one that holds, or idles
 	vigil   *vigil    // who else queues, while that matters
 	doomed  []*ticket // left, in that order
+	goneAt  int64     // the revision of the last confirmed deletion
 	flights int       // deletions under way
 	last    error     // what the last deletion failed with
 }
@@ -89,11 +93,9 @@ func (s *Session) newTicket(l *lease, name, value string, relay bool) *ticket {
 // namedLocked reports whether key has the form of a ticket that this Session named under l.
 func (s *Session) namedLocked(l *lease, key string) bool {
 	leaf := key[strings.LastIndexByte(key, '/')+1:]
-	var n uint64
-	if _, err := fmt.Sscanf(leaf, fmt.Sprintf("%x-%%d", l.id), &n); err != nil || n == 0 || n > s.serial {
-		return false
-	}
-	return leaf == fmt.Sprintf("%x-%d", l.id, n)
+	n, ok := strings.CutPrefix(leaf, strconv.FormatInt(int64(l.id), 16)+"-")
+	serial, err := strconv.ParseUint(n, 10, 64)
+	return ok && err == nil && serial > 0 && serial <= s.serial && n == strconv.FormatUint(serial, 10)
 }
 
 // direct reports whether key is a contender of the line's name. Keys further down belong to names that nest in it.
@@ -102,15 +104,19 @@ func (ln *line) direct(key string) bool {
 	return ok && !strings.Contains(leaf, "/")
 }
 
-// own returns this Session's ticket of that key and generation, if it knows one.
-func (t *ticket) own(p peer) *ticket {
+// own returns this Session's ticket of that key and generation, if it knows one. A ticket that has gone since the view
+// is known no more; then goneAt is a revision, later than the view's, as of which it had.
+func (t *ticket) own(p peer, v view) (o *ticket, goneAt int64) {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0) {
-		return o
+		return o, 0
 	}
-	return nil
+	if t.line.goneAt > v.rev && s.namedLocked(t.lease, p.key) {
+		return nil, t.line.goneAt
+	}
+	return nil, 0
 }
 
 // placed says that the ticket is in etcd, created at rev.
@@ -212,6 +218,9 @@ func (t *ticket) becomeLocked(to state) {
 	if t.line.holder == t {
 		t.line.holder = nil
 	}
+	if t.checking != nil {
+		t.checking.Stop()
+	}
 	t.tellLocked()
 }
 
@@ -283,6 +292,7 @@ func (t *ticket) goneLocked(at int64, deleted bool) {
 		return
 	}
 	t.goneAt, t.deleted = at, deleted
+	t.line.goneAt = max(t.line.goneAt, at)
 	t.becomeLocked(gone)
 	delete(t.lease.tickets, t.key)
 	t.line.refs--

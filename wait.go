@@ -20,6 +20,9 @@ import (
 // it gives up.
 const nameAfter = 50 * time.Millisecond
 
+// checkAfter is how long a hold must last before the check of grantThenCheck is made.
+const checkAfter = 5 * time.Millisecond
+
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
 func (t *ticket) wait(ctx context.Context, v view) (err error) {
 	var near, far watch
@@ -31,7 +34,14 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			return t.grant()
 		}
 		pred := v.ahead[0]
-		if own := t.own(pred); own != nil {
+		own, goneAt := t.own(pred, v)
+		if goneAt > 0 {
+			if v, err = t.look(ctx, goneAt); err != nil {
+				return err
+			}
+			continue
+		}
+		if own != nil {
 			near.stop()
 			far.stop()
 			t.waits(peer{})
@@ -91,7 +101,11 @@ func (t *ticket) followFar(ctx context.Context, far *watch, v view) (from int64,
 		far.stop()
 		return 0, nil, nil
 	}
-	own := t.own(v.ahead[1])
+	own, goneAt := t.own(v.ahead[1], v)
+	if goneAt > 0 {
+		far.stop()
+		return goneAt, nil, nil
+	}
 	if own == nil {
 		from, err = far.follow(ctx, t.line.s, v.ahead[1])
 		return from, nil, err
@@ -158,12 +172,16 @@ func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
 
 // grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
 // own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
-// round trip on every hand-over.
+// round trip on every hand-over. A hold that is released before the check is due needs none, because its deletion
+// tells: it finds the ticket, or Unlock says ErrLost.
 func (t *ticket) grantThenCheck(at int64) error {
 	if err := t.grant(); err != nil {
 		return err
 	}
-	t.line.s.spawn(func() { t.checkAt(at) })
+	s := t.line.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.checking = time.AfterFunc(checkAfter, func() { s.spawn(func() { t.checkAt(at) }) })
 	return nil
 }
 
