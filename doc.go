@@ -1,0 +1,70 @@
+// Package etcdlock is a distributed mutex and a leader election on etcd.
+//
+// # What can go wrong
+//
+// A lock service can tell a process that it holds a lock. It cannot stop the process from acting after it has ceased
+// to. Between asking "do I still hold it?" and the effect of the next write, the process can be stopped (a
+// swapped-out machine, a garbage collection, SIGSTOP, a suspended virtual machine) for longer than its lease lives;
+// when it goes on, another may hold the lock. No lock service can prevent that. What this package does about it:
+//
+//   - A hold is a context. [Mutex.Context] and [Election.Context] are over, with [ErrLost] as the cause, before etcd
+//     can by its own rules have given the key to anyone else. Asking Err consults the clock, so that a process that
+//     was stopped learns of it on its first question after waking. Contexts derived from it learn by a timer, which
+//     may run a little later: before you write, ask the one that the hold gave you.
+//   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold of the same name. Send
+//     it along with each write, and let the store refuse a token below the greatest that it has seen: then a late
+//     write is harmless.
+//   - For writes to etcd itself, [Mutex.IsOwner] is a guard: a transaction with it commits only while the hold
+//     lasts.
+//
+// A hold that was lost is lost for good: it is never taken up again silently. Unlock then returns ErrLost, which
+// means that the work was not protected to its end.
+//
+// # How long a hold can be relied on
+//
+// A hold hangs on its Session's lease, and the lease is relied on until
+//
+//	S + min(TTL asked, TTL granted) - TTL/20
+//
+// by the local monotonic clock, where S is the moment before the last acknowledged renewal at which a linearizable
+// read was sent: never the moment at which an answer arrived, so that a slow network shortens a hold and cannot
+// stretch it. The TTL/20 pays for a local clock that runs slower than etcd's and for a busy scheduler. Renewals are
+// due every third of the granted TTL; a holder that cannot reach etcd gives up at the bound.
+//
+// On Linux the clock counts the time that the machine was suspended. Elsewhere a machine that slept may believe in a
+// hold for as long as it slept, and the token is what is left.
+//
+// etcd can also remove a lease that was renewed all along: by an operator's hand, by a restore, or when an old etcd
+// leader wakes from a long stall. The hold then ends as soon as the Session notices: at once for a lost lease and
+// within a third of the TTL for a single removed key, while etcd can be reached. In between only the token protects.
+//
+// # Use
+//
+// One [Session] per process is enough, for any number of locks and goroutines:
+//
+//	s, err := etcdlock.NewSession(ctx, client)
+//	if err != nil {
+//		return err
+//	}
+//	defer s.Close()
+//	m := etcdlock.NewMutex(s, "/cron/lock/job9")
+//	err = m.Do(ctx, func(ctx context.Context) error {
+//		return work(ctx, m.Token()) // ctx ends with the hold
+//	})
+//
+// [Mutex.Do] locks, runs, waits for the work to end and only then releases; [Election.Run] does the same for a
+// service that should have one leader, and campaigns again after a loss. Lock, TryLock, Unlock, Campaign and Resign
+// are the same by hand.
+//
+// # What an error means
+//
+// A Lock, TryLock or Campaign that returned an error does not hold and leaves nothing behind: what could not be
+// cleaned up at once is cleaned up in the background, and at worst by the lease's end. Every call that blocks
+// returns when its context ends. Compare errors with errors.Is; a *[LockedError] tells who holds.
+//
+// # In etcd
+//
+// A contender for "name" is a key "name/<lease in hex>-<n>" that hangs on its Session's lease. The key with the
+// lowest create revision holds; the others wait in that order. This is the layout of etcd's own concurrency package,
+// so that the two, and etcdctl lock and elect, can queue for one name.
+package etcdlock
