@@ -46,7 +46,7 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 		if err == nil {
 			return t, nil
 		}
-		t.leave()
+		t.giveUp(err)
 		if ctx.Err() == nil && l.ctx.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, s.failed(ctx, k, name, t, err)
 		}
@@ -91,7 +91,7 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		if err == nil {
 			return t, nil
 		}
-		t.leave()
+		t.giveUp(err)
 		if !errors.Is(err, errRequeue) || ctx.Err() != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
@@ -157,8 +157,12 @@ func (ln *line) settle(ctx context.Context) error {
 			s.mu.Unlock()
 			return nil
 		}
-		changed, last := ln.doomed[len(ln.doomed)-1].changedLocked(), ln.last
+		t, last := ln.doomed[len(ln.doomed)-1], ln.last
+		changed, refused := t.changedLocked(), t.refused
 		s.mu.Unlock()
+		if refused != nil {
+			return nil // no use waiting; etcd will say what it thinks of this client
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -77,7 +77,17 @@ func (s *Session) beat(l *lease, failed int) error {
 	probes := s.probes(l)
 	first := probes[:min(len(probes), maxOps)]
 	err := l.renew(s.back, s.client, limit, func(ctx context.Context) (*pb.ResponseHeader, error) {
-		return s.check(ctx, first)
+		hdr, err := s.check(ctx, first)
+		if errors.Is(err, rpctypes.ErrPermissionDenied) && first[0].gone == nil {
+			// Nothing is queued, and no key is known that this client may read: the list of members needs no
+			// permission and is as linearizable (save on 3.4, which did not offer that yet).
+			resp, merr := s.client.MemberList(ctx)
+			if merr != nil {
+				return nil, merr
+			}
+			return resp.Header, nil
+		}
+		return hdr, err
 	})
 	if err != nil {
 		return err

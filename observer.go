@@ -2,12 +2,8 @@ package etcdlock
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -205,12 +201,4 @@ func (o *observer) publish(always bool) {
 		o.last, o.lastMod = l, mod
 		o.put(l)
 	}
-}
-
-// refusal makes the end of a watch an error that transient understands: etcd sends the reason as a text.
-func refusal(err error) error {
-	if strings.Contains(err.Error(), "permission denied") {
-		return status.Error(codes.PermissionDenied, err.Error())
-	}
-	return errUnanswered
 }

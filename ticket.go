@@ -260,6 +260,22 @@ func (t *ticket) leaveIf(in ...state) {
 	t.line.flushLocked(!t.ruled || t.next == nil || t.next.state != waiting)
 }
 
+// giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no
+// permission to. Should an earlier attempt of it have arrived unanswered, the sweep finds it.
+func (t *ticket) giveUp(err error) {
+	s := t.line.s
+	s.mu.Lock()
+	refused := t.state == sending && !transient(err)
+	if refused {
+		t.lease.suspect = true
+		t.goneLocked(0, false)
+	}
+	s.mu.Unlock()
+	if !refused {
+		t.leave()
+	}
+}
+
 // forget drops a ticket that was never put.
 func (t *ticket) forget() {
 	s := t.line.s

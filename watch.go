@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -88,8 +90,8 @@ func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.O
 		case err == nil:
 			last = errUnanswered
 			s.freshStream(gen)
-		case strings.Contains(err.Error(), "permission denied"):
-			return 0, err
+		case errors.Is(refusal(err), rpctypes.ErrPermissionDenied):
+			return 0, rpctypes.ErrPermissionDenied
 		default:
 			last = err
 		}
@@ -119,6 +121,14 @@ func (w *watch) stop() {
 		w.cancel()
 	}
 	*w = watch{}
+}
+
+// refusal makes the end of a watch an error that transient understands: etcd sends the reason as a text.
+func refusal(err error) error {
+	if strings.Contains(err.Error(), "permission denied") {
+		return rpctypes.ErrPermissionDenied
+	}
+	return errUnanswered
 }
 
 // stand keeps one watch on one held ticket while anything is held: when the lease is revoked, every ticket goes in one
