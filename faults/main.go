@@ -1,0 +1,156 @@
+// Faults runs etcdlock, and etcd's own concurrency package beside it, through
+// faults on real etcd server processes: traffic held back, delayed and cut,
+// members and clients frozen and killed, tickets and leases removed. It prints
+// trials, violations and a figure for each case and ends with one table.
+//
+//	go run ./faults                  every experiment, both implementations
+//	go run ./faults -run knows       one experiment
+//	go run ./faults -short           the short form for CI
+//	go run ./faults -out FILE        writes the table as Markdown
+//
+// Everything stays on the loopback interface and is removed at the end. The
+// exit code is 1 if a row of etcdlock has a violation or a case could not run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+type experiment struct {
+	name, title string
+	run         func(context.Context, *suite) error
+}
+
+var experiments = []experiment{
+	{"knows", "Who knows first", runKnows},
+	{"rule", "Is the rule needed", runRule},
+	{"ghosts", "Ghosts", runGhosts},
+	{"return", "Return in time", runReturn},
+	{"heal", "Healing", runHeal},
+	{"outofband", "Out-of-band", runOutOfBand},
+	{"leaks", "Leaks and load", runLeaks},
+}
+
+// suite is what the experiments share: the choices and the results.
+type suite struct {
+	impls  []impl
+	trials int // per case; 0: the experiment's own number
+	short  bool
+	only   string // part of a case's name
+	seed   uint64
+	title  string
+
+	mu   sync.Mutex // guards rows
+	rows []row
+}
+
+// pick is the number of trials of a case: what was asked for, or a default.
+func (s *suite) pick(full, short int) int {
+	switch {
+	case s.trials > 0:
+		return s.trials
+	case s.short:
+		return short
+	}
+	return full
+}
+
+func (s *suite) want(name string) bool { return strings.Contains(name, s.only) }
+
+func (s *suite) rand() *rand.Rand { return rand.New(rand.NewPCG(s.seed, 1)) }
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "child" {
+		os.Exit(child(os.Args[2:]))
+	}
+	os.Exit(run())
+}
+
+func run() int {
+	s := &suite{}
+	only := flag.String("run", "", "experiments to run, separated by commas (default all): "+names())
+	which := flag.String("impl", "both", "etcdlock, concurrency or both")
+	out := flag.String("out", "", "file for the table")
+	flag.IntVar(&s.trials, "trials", 0, "trials per case (default: each experiment's own number)")
+	flag.Uint64Var(&s.seed, "seed", 1, "seed of the random moments")
+	flag.BoolVar(&s.short, "short", false, "the short form, under two minutes")
+	flag.StringVar(&s.only, "case", "", "only cases whose name contains this")
+	flag.Parse()
+	switch *which {
+	case "etcdlock":
+		s.impls = []impl{ours{}}
+	case "concurrency":
+		s.impls = []impl{theirs{}}
+	case "both":
+		s.impls = []impl{ours{}, theirs{}}
+	default:
+		fmt.Fprintln(os.Stderr, "faults: unknown -impl", *which)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	var failed []error
+	known := *only == ""
+	start := time.Now()
+	for _, e := range experiments {
+		if *only != "" && !contains(strings.Split(*only, ","), e.name) || ctx.Err() != nil {
+			continue
+		}
+		known = true
+		s.title = e.title
+		fmt.Printf("== %s (%s)\n", e.title, e.name)
+		if err := e.run(ctx, s); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", e.name, err))
+			fmt.Println("   could not run to its end:", err)
+		}
+	}
+	if !known {
+		fmt.Fprintf(os.Stderr, "faults: no experiment %q; there are: %s\n", *only, names())
+		return 2
+	}
+	fmt.Printf("\n%s\n", table(s.rows))
+	if *out != "" {
+		if err := os.WriteFile(*out, []byte(document(s, time.Since(start))), 0o644); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	failed = append(failed, ctx.Err())
+	for _, r := range s.rows {
+		if r.impl == (ours{}).Name() && r.violations > 0 {
+			failed = append(failed, fmt.Errorf("%s, %s: %d violations", r.experiment, r.name, r.violations))
+		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		return 1
+	}
+	return 0
+}
+
+func names() string {
+	var n []string
+	for _, e := range experiments {
+		n = append(n, e.name)
+	}
+	return strings.Join(n, ", ")
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}

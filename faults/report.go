@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// row is what one case showed for one implementation.
+type row struct {
+	experiment, name, impl string
+	trials, violations     int
+	figure                 string
+	// apart marks a row that counts what etcd itself did: its number is not a
+	// violation of anybody's.
+	apart bool
+}
+
+func (s *suite) add(r row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.experiment = s.title
+	s.rows = append(s.rows, r)
+	fmt.Printf("   %-44s %-12s trials %5d  violations %4s  %s\n", r.name, r.impl, r.trials, r.count(), r.figure)
+}
+
+func (r row) count() string {
+	if r.apart {
+		return "–"
+	}
+	return fmt.Sprint(r.violations)
+}
+
+// table shows the implementations side by side, one line a case.
+func table(rows []row) string {
+	var b strings.Builder
+	b.WriteString("| experiment | case | etcdlock: trials | violations | figure | concurrency: trials | violations | figure |\n")
+	b.WriteString("|---|---|---:|---:|---|---:|---:|---|\n")
+	seen := map[string]bool{}
+	for _, r := range rows {
+		id := r.experiment + "\x00" + r.name
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		fmt.Fprintf(&b, "| %s | %s |", r.experiment, r.name)
+		for _, name := range []string{ours{}.Name(), theirs{}.Name()} {
+			cell := "  |  |  |"
+			for _, o := range rows {
+				if o.experiment == r.experiment && o.name == r.name && (o.impl == name || o.impl == "") {
+					cell = fmt.Sprintf(" %d | %s | %s |", o.trials, o.count(), o.figure)
+				}
+			}
+			b.WriteString(cell)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func document(s *suite, took time.Duration) string {
+	form := "the full form"
+	if s.short {
+		form = "the short form"
+	}
+	var sum strings.Builder
+	for _, i := range s.impls {
+		trials, violations := 0, 0
+		for _, r := range s.rows {
+			if r.impl == i.Name() && !r.apart {
+				trials += r.trials
+				violations += r.violations
+			}
+		}
+		fmt.Fprintf(&sum, "- %s: %d violations in %d trials\n", i.Name(), violations, trials)
+	}
+	return fmt.Sprintf(`# Under faults
+
+Written by `+"`go run ./faults -out docs/faults.md`"+`: %s, seed %d, %s on %d CPUs, %s/%s. Real
+etcd v3.7.3 server processes, one or three members, on one machine; client/v3/concurrency v3.7.3
+went through the same experiments.
+
+%s
+%s
+%s`, form, s.seed, took.Round(time.Second), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, sum.String(), table(s.rows), legend)
+}
+
+const legend = `
+## What the rows say
+
+- **Who knows first.** A trial is one held lock, with another process queued behind it. A violation is a next
+  holder that returned from Lock while the old one, asked at that moment, still said that it held (for
+  concurrency: the session's Done was open). "Smallest distance" is from the end of the old hold to the next
+  holder's return, "given up early" how long etcd kept a ticket at most after its holder had given it up.
+  Where etcd removed a ticket before a bound that the suite computes by itself from the requests it sees on the
+  wire, the trial counts in a row of its own: no client can know before it happens. For etcdlock that bound is
+  "read sent + TTL" with the rule on terms; for concurrency the more generous "renewal sent + TTL".
+- **Is the rule needed.** Leases kept by the suite itself, no lock involved: a leader is frozen with a renewal in
+  flight. A violation is a lease that etcd removed before the bound.
+- **Ghosts.** A violation is a ticket of a failed or finished call that stood longer than one renewal interval
+  (TTL/3, and 300 ms for measuring) after etcd could be reached, or after it arrived; or a hold that a late Unlock
+  released.
+- **Return in time.** A violation is a call that returned more than 100 ms after its context ended; with
+  context.Background() and etcd gone, later than the documented bound.
+- **Healing.** A trial is a session with a waiter and an observer. Afterwards a new Lock on the same session,
+  the waiter and the observer must each go on within the time given; each that does not is a violation.
+- **Out-of-band.** A violation is a hold that did not end within one renewal interval (and 300 ms), a waiter that
+  did not get its turn, or two holders after the loss was noticed.
+- **Leaks and load.** Goroutines, watchers, leases and keys before and after; each that grew is a violation.
+`

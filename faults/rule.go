@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/etcdlock/etcdlock/internal/cluster"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// runRule keeps leases by itself, without a lock, to show what the rule is for.
+// The leader is frozen with a renewal of each lease in flight, and after it has
+// woken and answered nothing more is sent. Half of the leases count from the
+// sending of the renewal, half from that of a linearizable read before it.
+func runRule(ctx context.Context, s *suite) error {
+	sittings := max(1, s.pick(400, 100)/100)
+	var total [2]leases
+	for range sittings {
+		e, err := newEnv(ctx, 3)
+		if err != nil {
+			return err
+		}
+		got, err := e.rule(ctx)
+		e.close()
+		if err != nil {
+			return err
+		}
+		for k := range total {
+			total[k].n += got[k].n
+			total[k].early += got[k].early
+			total[k].worst = max(total[k].worst, got[k].worst)
+		}
+	}
+	for k, name := range []string{"renewal sent + TTL, nothing else asked (the suite's own leases)", "read sent + TTL, terms compared (the suite's own leases)"} {
+		figure := "none was removed before the bound"
+		if total[k].early > 0 {
+			figure = fmt.Sprintf("removed before the bound, by up to %s", ms(total[k].worst))
+		}
+		s.add(row{name: name, impl: "", trials: total[k].n, violations: total[k].early, figure: figure})
+	}
+	return nil
+}
+
+type leases struct {
+	n, early int
+	worst    time.Duration
+}
+
+func (e *env) rule(ctx context.Context) (got [2]leases, err error) {
+	const n, ttl = 100, 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	leader, err := e.Leader(ctx)
+	if err != nil {
+		return got, err
+	}
+	// One client to the leader alone keeps the leases; another sees them go.
+	via, err := cluster.NewClient(leader.Addr())
+	if err != nil {
+		return got, err
+	}
+	defer via.Close()
+	healthy, err := cluster.NewClient(addrs(others(e.Members, leader))...)
+	if err != nil {
+		return got, err
+	}
+	defer healthy.Close()
+	prefix := e.prefix("rule")
+	gone := watchDeletions(ctx, healthy, prefix)
+	ids := make([]clientv3.LeaseID, n)
+	for j := range ids {
+		g, err := via.Grant(ctx, int64(ttl/time.Second))
+		if err != nil {
+			return got, err
+		}
+		ids[j] = g.ID
+		if _, err := via.Put(ctx, fmt.Sprintf("%s/%d", prefix, j), "", clientv3.WithLease(g.ID)); err != nil {
+			return got, err
+		}
+	}
+	if err := leader.Stop(); err != nil {
+		return got, err
+	}
+	defer func() { _ = leader.Cont() }()
+	if err := pause(ctx, 4*time.Second); err != nil {
+		return got, err
+	}
+	bounds := make([]time.Time, n)
+	var wg sync.WaitGroup
+	for j, id := range ids {
+		wg.Go(func() {
+			// Its own time limit: a renewal that is not answered does not count.
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			sent := time.Now()
+			var term uint64
+			if j%2 == 1 {
+				r, err := via.Get(ctx, "read")
+				if err != nil {
+					return
+				}
+				term = r.Header.RaftTerm
+			}
+			if a, err := via.KeepAliveOnce(ctx, id); err == nil && a.TTL > 0 && a.RaftTerm >= term {
+				bounds[j] = sent.Add(time.Duration(a.TTL) * time.Second)
+			}
+		})
+	}
+	if err := pause(ctx, time.Second); err != nil {
+		return got, err
+	}
+	if err := leader.Cont(); err != nil {
+		return got, err
+	}
+	wg.Wait()
+	if _, err := e.waitKeys(ctx, prefix+"/", 0, 40*time.Second); err != nil {
+		return got, err
+	}
+	if err := pause(ctx, 200*time.Millisecond); err != nil { // the watch sees the last of them
+		return got, err
+	}
+	for j, bound := range bounds {
+		if bound.IsZero() {
+			continue
+		}
+		g := &got[j%2]
+		g.n++
+		if at := gone.of(fmt.Sprintf("%s/%d", prefix, j)); !at.IsZero() && at.Before(bound) {
+			g.early++
+			g.worst = max(g.worst, bound.Sub(at))
+		}
+	}
+	return got, nil
+}
