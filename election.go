@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -162,48 +161,6 @@ func (e *Election) resignOnly(ctx context.Context, t *ticket) error {
 		return nil // fn resigned by itself
 	}
 	return e.release(ctx, t, false)
-}
-
-// Run campaigns with value, runs fn while this value leads, and steps down when fn returns: for a service that lives
-// for months. fn's context carries ctx's values and ends with ctx or with the lead; fn should return soon after.
-//
-//   - fn returns while leading: Run resigns and returns fn's error.
-//   - the lead is lost: fn's context ends, Run waits for fn to return, and campaigns again.
-//   - ctx ends: fn's context ends, Run waits for fn, resigns and returns ctx.Err().
-//   - the Session closes: ErrClosed. Other errors of Campaign are returned as they are.
-//
-// The ticket is deleted only after fn has returned. A panic or runtime.Goexit in fn resigns and goes on.
-func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Context) error) error {
-	for {
-		t, err := e.campaign(ctx, value)
-		if err != nil {
-			return err
-		}
-		err, lost := e.lead(ctx, t, fn)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case e.s.closing.Err() != nil:
-			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, ErrClosed))
-		case !lost:
-			return err
-		}
-	}
-}
-
-// lead runs fn and steps down. The outcome of the release is of no interest once fn has ended under a lead that lasted:
-// what is left of it, the background clears.
-func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) { //nolint:staticcheck // lost qualifies err
-	defer func() {
-		lost = t.hold.Err() != nil && !errors.Is(t.ended(), ErrNotHeld)
-		rctx, cancel := releaseContext(ctx, t)
-		defer cancel()
-		if rerr := e.resignOnly(rctx, t); rerr != nil && !lost {
-			lost = errors.Is(rerr, ErrLost)
-			err = errors.Join(err, rerr)
-		}
-	}()
-	return t.work(ctx, fn), false
 }
 
 // leading returns the value's ticket, alive or lost; nil if it has none.

@@ -3,14 +3,110 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// This file takes tickets out of etcd. leave (ticket.go) puts a ticket on its line's list of the doomed; flights carry
-// them off, each in a goroutine of the Session, and go on until etcd has confirmed or the lease is over. So a caller
+// This file takes tickets out of the queue. leave puts a ticket on its line's list of the doomed; flights carry them
+// off, each in a goroutine of the Session, and go on until etcd has confirmed or the lease is over. So a caller
 // that runs out of patience leaves nothing behind.
+
+// leave takes the ticket out of the queue: a release if it is held and alive, giving up otherwise. It returns at once;
+// the deletion is sent in the background and ends with the ticket being gone.
+func (t *ticket) leave() { t.leaveIf(sending, waiting, held, idle) }
+
+// leaveIf leaves if the ticket is in one of these states.
+func (t *ticket) leaveIf(in ...state) {
+	alive := t.lease.alive()
+	s := t.line.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(in, t.state) {
+		return
+	}
+	if !alive {
+		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
+		t.goneLocked(0, false)
+		return
+	}
+	t.ruled = t.state == idle || t.state == held && !t.hold.lost()
+	if t.state == sending {
+		t.lease.suspect = true // the put may arrive after its deletion
+	}
+	t.becomeLocked(left)
+	t.line.doomed = append(t.line.doomed, t)
+	// Nobody can gain from an early deletion when the hold goes on to a ticket of this Session: it is sent with
+	// the ones after it. In every other case somebody may be waiting for it.
+	t.line.flushLocked(!t.ruled || t.next == nil || t.next.state != waiting)
+}
+
+// giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no
+// permission to. Should an earlier attempt of it have arrived unanswered, the sweep finds it.
+func (t *ticket) giveUp(err error) {
+	s := t.line.s
+	s.mu.Lock()
+	refused := t.state == sending && !transient(err)
+	if refused {
+		t.lease.suspect = true
+		t.goneLocked(0, false)
+	}
+	s.mu.Unlock()
+	if !refused {
+		t.leave()
+	}
+}
+
+// forget drops a ticket that was never put.
+func (t *ticket) forget() {
+	s := t.line.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.goneLocked(0, false)
+}
+
+// removed says that somebody else removed the ticket, as of revision at.
+func (t *ticket) removed(at int64) {
+	s := t.line.s
+	s.mu.Lock()
+	if t.state != waiting && t.state != held && t.state != idle {
+		s.mu.Unlock()
+		return
+	}
+	hold := t.hold
+	t.goneLocked(at, false)
+	t.nudgeLocked()
+	s.mu.Unlock()
+	if hold != nil {
+		s.opts.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.line.name, "ticket", t.key)
+		hold.cancel(ErrLost)
+	}
+}
+
+// goneLocked forgets the ticket. For a hold on a lease that is over, the lease's context has ended it already.
+func (t *ticket) goneLocked(at int64, deleted bool) {
+	if t.state == gone {
+		return
+	}
+	t.goneAt, t.deleted = at, deleted
+	t.line.goneAt = max(t.line.goneAt, at)
+	t.becomeLocked(gone)
+	delete(t.lease.tickets, t.key)
+	t.line.refs--
+	t.line.settleLocked()
+}
+
+// settleLocked forgets the line with its last ticket, unless it is kept for a while to linger again.
+func (ln *line) settleLocked() {
+	switch {
+	case ln.refs > 0:
+	case ln.vigil != nil:
+		ln.vigil.rest.Reset(ln.s.opts.linger)
+	default:
+		delete(ln.s.lines, ln.name)
+	}
+}
 
 // flushLocked sees to it that the doomed are deleted: by the flight under way when it comes back, or, if urgent, by
 // another one at once. Each flight carries every deletion that is not confirmed, the oldest first: a later ticket must

@@ -1,0 +1,47 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Locker returns the Mutex as a sync.Locker, for code that knows nothing of etcd and of losing a lock. Use it only
+// where the work under it is fenced or may overlap after a loss.
+//
+// Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics for
+// ErrClosed and ErrInvalidName alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
+// not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
+func (m *Mutex) Locker() sync.Locker { return locker{m} }
+
+type locker struct{ m *Mutex }
+
+func (l locker) Lock() {
+	for n := 0; ; n++ {
+		err := l.m.Lock(context.Background())
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
+			panic(err)
+		}
+		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)
+		pause := min(50*time.Millisecond<<min(n, 6), 2*time.Second)
+		sleep(l.m.s.closing, pause) // a Session that closes cuts it short
+	}
+}
+
+func (l locker) Unlock() {
+	err := l.m.Unlock(context.Background())
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotHeld):
+		panic(err)
+	default:
+		l.log().Error("etcdlock: Unlock", "name", l.m.name, "error", err)
+	}
+}
+
+func (l locker) log() *slog.Logger { return l.m.s.opts.log }

@@ -1,0 +1,77 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file removes what no ticket's own deletion can: a whole lease, and strays.
+
+// revoke ends the lease in etcd. Where that is refused, because somebody hung a key on our lease that this client may
+// not write, the tickets are deleted one by one instead.
+func (s *Session) revoke(ctx context.Context, l *lease) error {
+	err := s.ask(ctx, func(ctx context.Context) error {
+		_, err := s.client.Revoke(ctx, l.id)
+		return err
+	})
+	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return err
+	}
+	s.mu.Lock()
+	keys := make([]string, 0, len(l.tickets))
+	for key := range l.tickets {
+		keys = append(keys, key)
+	}
+	s.mu.Unlock()
+	return s.deleteKeys(ctx, keys)
+}
+
+func (s *Session) deleteKeys(ctx context.Context, keys []string) error {
+	for len(keys) > 0 {
+		chunk := keys[:min(len(keys), maxOps)]
+		keys = keys[len(chunk):]
+		ops := make([]clientv3.Op, len(chunk))
+		for i, key := range chunk {
+			ops[i] = clientv3.OpDelete(key)
+		}
+		err := s.ask(ctx, func(ctx context.Context) error {
+			_, err := s.client.Txn(ctx).Then(ops...).Commit()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep deletes strays: tickets whose put arrived after its caller had given up and the deletion had been confirmed.
+// What etcd lists as attached to the lease is a hint (a leader that just woke may leave keys out), so nothing is
+// concluded from a key that is missing; and only names that this Session generated are deleted.
+func (s *Session) sweep(l *lease, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(s.back, limit)
+	defer cancel()
+	resp, err := s.client.TimeToLive(ctx, l.id, clientv3.WithAttachedKeys())
+	if err != nil {
+		s.opts.log.Debug("etcdlock: listing the lease's keys", leaseAttr(l), "error", err)
+		return
+	}
+	var strays []string
+	s.mu.Lock()
+	for _, key := range resp.Keys {
+		if l.tickets[string(key)] == nil && s.namedLocked(l, string(key)) {
+			strays = append(strays, string(key))
+		}
+	}
+	s.mu.Unlock()
+	if err := s.deleteKeys(ctx, strays); err != nil {
+		s.opts.log.Debug("etcdlock: deleting strays", leaseAttr(l), "error", err)
+	}
+}
