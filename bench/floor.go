@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A floor does with bare requests what no lock can do without. Every ratio
+// is against it, measured in the same run.
+type floor struct {
+	a, b  *clientv3.Client // who deletes, who waits
+	lease clientv3.LeaseID
+	key   string
+	gone  <-chan time.Time // when b saw the key deleted
+	stop  func()
+}
+
+func newFloor(ctx context.Context, e *env, endpoints []string) (*floor, error) {
+	a, _, err := newClient(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	b, _, err := newClient(endpoints)
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f := &floor{a: a, b: b, key: e.name("floor") + "/0"}
+	done := make(chan struct{})
+	close(done)
+	f.stop = func() { cancel(); <-done; _ = a.Close(); _ = b.Close() }
+	l, err := a.Grant(ctx, 600)
+	if err != nil {
+		f.stop()
+		return nil, err
+	}
+	f.lease = l.ID
+	events := b.Watch(ctx, f.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+	if first := <-events; first.Err() != nil {
+		f.stop()
+		return nil, first.Err()
+	}
+	gone := make(chan time.Time, 1)
+	f.gone = gone
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		for r := range events {
+			now := time.Now()
+			for range r.Events {
+				select {
+				case gone <- now:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return f, nil
+}
+
+// pair is what an uncontended Lock and Unlock come to: a leased put and a
+// delete, in a Txn each.
+func (f *floor) pair(ctx context.Context) error {
+	key := f.key + "/pair"
+	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+	if _, err := f.a.Txn(ctx).If(absent).Then(clientv3.OpPut(key, "x", clientv3.WithLease(f.lease))).Commit(); err != nil {
+		return err
+	}
+	_, err := f.a.Txn(ctx).Then(clientv3.OpDelete(key)).Commit()
+	return err
+}
+
+// handoff is a bare delete until a waiting watcher has the event.
+func (f *floor) handoff(ctx context.Context) (time.Duration, error) {
+	if _, err := f.a.Put(ctx, f.key, "x", clientv3.WithLease(f.lease)); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if _, err := f.a.Delete(ctx, f.key); err != nil {
+		return 0, err
+	}
+	select {
+	case at := <-f.gone:
+		return at.Sub(start), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (f *floor) handoffs(ctx context.Context, n int, into *sample) error {
+	for range n {
+		d, err := f.handoff(ctx)
+		if err != nil {
+			return err
+		}
+		into.addTime(d)
+	}
+	return nil
+}

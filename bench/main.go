@@ -1,0 +1,147 @@
+// Command bench measures etcdlock beside etcd's own concurrency package and
+// beside the floor, what bare requests cost, on real etcd server processes
+// that it builds and starts by itself. All three are interleaved in one run.
+//
+//	go run ./bench               the whole table, about ten minutes
+//	go run ./bench -short        one member only, fewer repetitions
+//	go run ./bench -run handoff  one row (see -list)
+//	go run ./bench -out docs     also write the table and the chart there
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type config struct {
+	short   bool
+	run     string
+	out     string
+	members int
+	profile string
+}
+
+func main() {
+	var c config
+	flag.BoolVar(&c.short, "short", false, "one member, idle, fewer repetitions")
+	flag.StringVar(&c.run, "run", "", "only the row of this name")
+	flag.StringVar(&c.out, "out", "", "directory for performance-table.md and performance.svg")
+	flag.IntVar(&c.members, "members", 0, "only on this many members, 1 or 3")
+	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile here")
+	list := flag.Bool("list", false, "name the rows")
+	holdLib := flag.String("hold", "", "internal: the process that the takeover row kills")
+	holdName := flag.String("hold-name", "", "internal")
+	holdCount := flag.Int("hold-count", 1, "internal")
+	endpoints := flag.String("endpoints", "", "internal")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch {
+	case *list:
+		for _, r := range rows {
+			fmt.Println(r.name)
+		}
+	case *holdLib != "":
+		err = hold(ctx, *holdLib, strings.Split(*endpoints, ","), *holdName, *holdCount)
+	default:
+		err = bench(ctx, c)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, c config) error {
+	if c.profile != "" {
+		f, err := os.Create(c.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	r := &report{out: os.Stdout}
+	start := time.Now()
+	for _, members := range []int{1, 3} {
+		if (c.members != 0 && c.members != members) || (c.short && members > 1 && c.members == 0) {
+			continue
+		}
+		if err := onCluster(ctx, c, r, members); err != nil {
+			return err
+		}
+	}
+	r.took = time.Since(start)
+	fmt.Printf("took %s\n", r.took.Round(time.Second))
+	if c.out != "" {
+		if err := write(filepath.Join(c.out, "performance-table.md"), r.markdown()); err != nil {
+			return err
+		}
+		if err := write(filepath.Join(c.out, "performance.svg"), r.chart()); err != nil {
+			return err
+		}
+	}
+	if len(r.failed) > 0 {
+		return fmt.Errorf("%d rows failed:\n%s", len(r.failed), strings.Join(r.failed, "\n"))
+	}
+	if len(r.results) == 0 {
+		return errors.New("nothing was measured: see -list for the rows")
+	}
+	return nil
+}
+
+func onCluster(ctx context.Context, c config, r *report, members int) error {
+	e := &env{members: members, short: c.short}
+	defer e.close()
+	if err := startServers(ctx, e); err != nil {
+		return err
+	}
+	for _, busy := range []bool{false, true} {
+		if busy && c.short {
+			break
+		}
+		e.busy = busy
+		stop := func() {}
+		if busy {
+			var err error
+			if stop, err = startWrites(ctx, e); err != nil {
+				return err
+			}
+		}
+		for _, row := range rows {
+			if (c.run != "" && c.run != row.name) || !row.where(e) {
+				continue
+			}
+			// A row that hangs must not take the others with it.
+			rctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+			if err := row.run(rctx, e, r); err != nil {
+				r.fail(row.name, e.where(), err)
+			}
+			cancel()
+			if ctx.Err() != nil {
+				stop()
+				return ctx.Err()
+			}
+		}
+		stop()
+	}
+	return nil
+}
+
+func write(path, text string) error {
+	return os.WriteFile(path, []byte(text), 0o644)
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// markdown is the whole table, one line a result.
+func (r *report) markdown() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var b strings.Builder
+	fmt.Fprintf(&b, "<!-- Written by `go run ./bench -out docs`; do not edit. -->\n\n")
+	fmt.Fprintf(&b, "Run on %s with etcd %s, %s, %s/%s, %d CPUs; it took %s. Times are medians. ",
+		time.Now().UTC().Format("2006-01-02"), clientVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), r.took.Round(time.Second))
+	fmt.Fprintf(&b, "\"Busy\" is beside %d unrelated writes a second. Notes give floor / etcdlock / concurrency, or the last two.\n\n", writesPerSecond)
+	b.WriteString("| what | where | unit | floor | etcdlock | concurrency | ÷ floor | ÷ concurrency | target | reached | |\n")
+	b.WriteString("|---|---|---|--:|--:|--:|--:|--:|---|--:|---|\n")
+	for _, v := range r.results {
+		goal, reached := v.goal.text, ""
+		if goal != "" {
+			reached = number(v.goal.value)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n",
+			v.what, v.where, v.unit, cell(v.floor, v.noFloor()), number(v.ours), number(v.theirs),
+			cell(ratio(v.ours, v.floor), v.noFloor()), cell(ratio(v.ours, v.theirs), v.theirs == 0),
+			goal, reached, strings.TrimSpace(v.goal.verdict()+" "+v.note))
+	}
+	for _, f := range r.failed {
+		fmt.Fprintf(&b, "\nFailed: %s\n", f)
+	}
+	return b.String()
+}
+
+func (v result) noFloor() bool { return v.floor == 0 }
+
+func cell(v float64, blank bool) string {
+	if blank {
+		return ""
+	}
+	return number(v)
+}
+
+func clientVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "go.etcd.io/etcd/client/v3" {
+				return m.Version
+			}
+		}
+	}
+	return "of an unknown version"
+}
