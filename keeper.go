@@ -62,16 +62,18 @@ func (s *Session) tend(l *lease) {
 			level = slog.LevelError // no later attempt will fare better without an operator
 		}
 		s.opts.log.Log(s.back, level, "etcdlock: renewal failed", leaseAttr(l), "left", l.left(), "error", err)
-		timer.Reset(max(l.ttl/30, 20*time.Millisecond)) // a server that refuses at once is not asked in a tight loop
+		// A server that refuses at once is not asked in a tight loop; a time limit has been wait enough.
+		timer.Reset(max(max(l.ttl/30, 20*time.Millisecond)-now().sub(start), 0))
 	}
 }
 
-// beat is one renewal with its checks. The limit of each of its requests is a tenth of the TTL, so that several
-// members can be tried before the deadline; a path that is known to be slow gets more.
+// beat is one renewal with its checks. The limit of each of its requests is a tenth of the TTL, so that a member that
+// is frozen is left early for another one, and a quarter after a failure: it may have been the path that is slow. Begun
+// at a third of the TTL, three attempts end before the deadline. A path that is known to be slow gets more at once.
 func (s *Session) beat(l *lease, failed int) error {
-	limit := max(l.ttl/10, 4*time.Duration(s.rtt.Load()))
-	if failed > 2 {
-		limit *= 2
+	limit := max(l.ttl/10, min(2*time.Duration(s.rtt.Load()), l.ttl/4))
+	if failed > 0 {
+		limit = l.ttl / 4
 	}
 	start := now()
 	probes := s.probes(l)
