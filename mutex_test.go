@@ -199,3 +199,35 @@ func TestDoReleasesAfterTheFunction(t *testing.T) {
 	})
 	assert.Empty(t, keysUnder(t, client, "do/"))
 }
+
+func TestAWaiterThatGivesUpIsSteppedOver(t *testing.T) {
+	client := newClient(t)
+	one := newSession(t, client)
+	for name, sessions := range map[string][2]*etcdlock.Session{
+		"in memory":    {one, one},
+		"through etcd": {newSession(t, client), newSession(t, client)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			holder := etcdlock.NewMutex(newSession(t, client), "step")
+			leaves, stays := etcdlock.NewMutex(sessions[0], "step"), etcdlock.NewMutex(sessions[1], "step")
+			require.NoError(t, holder.Lock(soon(t)))
+			ctx, cancel := context.WithCancel(t.Context())
+			left, got := make(chan error, 1), make(chan error, 1)
+			go func() { left <- leaves.Lock(ctx) }()
+			waiters(t, holder, 1)
+			go func() { got <- stays.Lock(soon(t)) }()
+			waiters(t, holder, 2)
+			cancel()
+			require.ErrorIs(t, <-left, context.Canceled)
+			waiters(t, holder, 1)
+			select {
+			case <-got:
+				t.Fatal("granted behind a ticket that never held")
+			case <-within(t, 200*time.Millisecond).Done():
+			}
+			require.NoError(t, holder.Unlock(soon(t)))
+			require.NoError(t, <-got)
+			require.NoError(t, stays.Unlock(soon(t)))
+		})
+	}
+}
