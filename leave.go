@@ -89,7 +89,7 @@ func (t *ticket) goneLocked(at int64, deleted bool) {
 	if t.state == gone {
 		return
 	}
-	t.goneAt, t.deleted = at, deleted
+	t.goneAt, t.deleted, t.next = at, deleted, nil // whoever keeps this one does not keep all that came after
 	t.line.goneAt = max(t.line.goneAt, at)
 	t.becomeLocked(gone)
 	delete(t.lease.tickets, t.key)
