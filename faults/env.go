@@ -22,8 +22,9 @@ var noFsync = []string{"--unsafe-no-fsync"}
 // env is a cluster, and a client of it that no fault touches.
 type env struct {
 	*cluster.Cluster
-	cli *clientv3.Client
-	n   atomic.Int64
+	cli  *clientv3.Client
+	user string // whom nodes log in as; empty without auth
+	n    atomic.Int64
 }
 
 func newEnv(ctx context.Context, members int, args ...string) (*env, error) {
@@ -77,6 +78,7 @@ func (e *env) node(ctx context.Context, i impl, ttl time.Duration, members ...*c
 	n.cli, err = clientv3.New(clientv3.Config{
 		Endpoints: eps, DialTimeout: 2 * time.Second, Logger: zap.NewNop(),
 		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		Username: e.user, Password: "secret",
 		DialOptions: []grpc.DialOption{
 			grpc.WithChainUnaryInterceptor(n.wire.unary), grpc.WithChainStreamInterceptor(n.wire.stream),
 		},

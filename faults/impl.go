@@ -95,3 +95,29 @@ func (l ourElection) Release(ctx context.Context) error { return l.e.Resign(ctx)
 func (l ourElection) Done() <-chan struct{}             { return l.e.Context().Done() }
 func (l ourElection) Held() bool                        { return l.e.Context().Err() == nil }
 func (l ourElection) Key() string                       { return l.e.Key() }
+
+// Calls are the further calls that ask etcd.
+func (l ourMutex) Calls() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Verify":  l.m.Verify,
+		"Holder":  func(ctx context.Context) error { _, err := l.m.Holder(ctx); return err },
+		"Waiters": func(ctx context.Context) error { _, err := l.m.Waiters(ctx); return err },
+	}
+}
+
+// Calls are the further calls that ask etcd.
+func (l ourElection) Calls() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Election.Verify": l.e.Verify,
+		"Leader":          func(ctx context.Context) error { _, err := l.e.Leader(ctx); return err },
+		"Proclaim":        func(ctx context.Context) error { return l.e.Proclaim(ctx, "other") },
+		"Observe": func(ctx context.Context) error {
+			for _, err := range l.e.Observe(ctx) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}

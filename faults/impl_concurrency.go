@@ -106,3 +106,16 @@ func (l *theirElection) Release(ctx context.Context) error {
 	l.acquired.Store(false)
 	return l.e.Resign(ctx)
 }
+
+// Calls are the further calls that ask etcd.
+func (l *theirElection) Calls() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Leader":   func(ctx context.Context) error { _, err := l.e.Leader(ctx); return err },
+		"Proclaim": func(ctx context.Context) error { return l.e.Proclaim(ctx, "other") },
+		"Observe": func(ctx context.Context) error {
+			for range l.e.Observe(ctx) { //nolint:revive // drained until its context ends
+			}
+			return nil
+		},
+	}
+}

@@ -23,14 +23,14 @@ type knowsCase struct {
 	on      string // which members the holders talk to: "all" or "follower"
 	short   bool   // part of the short form
 	isolate func(ctx context.Context, n *node, r *rand.Rand) error
-	whole   func(ctx context.Context, m *cluster.Member) error // before isolate
+	whole   func(ctx context.Context, e *env, m *cluster.Member) error // before isolate
 }
 
 func holdCase(d faultproxy.Direction) func(context.Context, *node, *rand.Rand) error {
 	return func(_ context.Context, n *node, _ *rand.Rand) error { n.hold(d); return nil }
 }
 
-func freezeAndThaw(ctx context.Context, m *cluster.Member) error {
+func freezeAndThaw(ctx context.Context, _ *env, m *cluster.Member) error {
 	if err := m.Stop(); err != nil {
 		return err
 	}
@@ -50,16 +50,27 @@ var knowsCases = []knowsCase{
 		n.hold(faultproxy.Both)
 		return err
 	}},
-	{name: "its member frozen", on: "follower", whole: func(_ context.Context, m *cluster.Member) error {
+	{name: "its member frozen", on: "follower", whole: func(_ context.Context, _ *env, m *cluster.Member) error {
 		return m.Stop()
 	}},
-	{name: "leader frozen, thawed, then traffic lost", on: "all", short: true,
+	{name: "leader frozen, thawed, then traffic lost", on: "all",
 		whole: freezeAndThaw,
 		isolate: func(ctx context.Context, n *node, r *rand.Rand) error {
 			err := pause(ctx, time.Duration(r.Int64N(int64(time.Second))))
 			n.hold(faultproxy.Both)
 			return err
 		}},
+	{name: "leader frozen, wakes alone, then traffic lost", on: "all",
+		whole: func(ctx context.Context, e *env, m *cluster.Member) error {
+			if err := m.Stop(); err != nil {
+				return err
+			}
+			if err := pause(ctx, 3*time.Second); err != nil {
+				return err
+			}
+			return wakeAlone(ctx, e.Members, m)
+		},
+		isolate: holdCase(faultproxy.Both)},
 	{name: "leader frozen, thawed, traffic lost 3 s later", on: "all", whole: freezeAndThaw,
 		isolate: func(ctx context.Context, n *node, _ *rand.Rand) error {
 			err := pause(ctx, 3*time.Second)
@@ -173,7 +184,7 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 	}
 	if k.whole != nil {
 		defer func() { _ = away.Cont() }()
-		if err := k.whole(ctx, away); err != nil {
+		if err := k.whole(ctx, e, away); err != nil {
 			return err
 		}
 	}

@@ -97,7 +97,7 @@ const legend = `
   wire, the trial counts in a row of its own: no client can know before it happens. For etcdlock that bound is
   "read sent + TTL" with the rule on terms; for concurrency the more generous "renewal sent + TTL".
 - **Is the rule needed.** Leases kept by the suite itself, no lock involved: a leader is frozen with a renewal in
-  flight. A violation is a lease that etcd removed before the bound.
+  flight, and wakes 300 ms before the others reach it; both columns show the same run. A violation is a lease that etcd removed before the bound.
 - **Ghosts.** A violation is a ticket of a failed or finished call that stood longer than one renewal interval
   (TTL/3, and 300 ms for measuring) after etcd could be reached, or after it arrived; or a hold that a late Unlock
   released.

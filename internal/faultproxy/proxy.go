@@ -84,10 +84,12 @@ func (p *Proxy) Cut() {
 func (p *Proxy) Resume() { p.change(func(r *rules) { *r = rules{} }) }
 
 // Drop closes all connections, so that what is held back is lost; new ones are
-// accepted.
+// accepted. Stranded connections stay: they have no client to take away.
 func (p *Proxy) Drop() {
 	for _, l := range p.all() {
-		l.close()
+		if !l.isStranded() {
+			l.close()
+		}
 	}
 }
 
@@ -133,7 +135,9 @@ func (p *Proxy) Close() error {
 	p.closed = true
 	p.mu.Unlock()
 	err := p.listener.Close()
-	p.Drop()
+	for _, l := range p.all() {
+		l.close()
+	}
 	p.wg.Wait()
 	return err
 }

@@ -189,6 +189,7 @@ func TestStrandedRequestIsDeliveredAfterItsSenderLeft(t *testing.T) {
 	eventually(t, func() bool { return p.Held(ToServer) > 0 })
 	deliver := p.Strand()
 	require.Empty(t, c.read(10*time.Second), "the client's end is closed")
+	p.Cut()
 	p.Resume()
 	dial(t, p)
 	require.Equal(t, []string{"hello", "hello"}, e.got(), "others go on and the request still waits")

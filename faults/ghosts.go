@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/etcdlock/etcdlock/internal/faultproxy"
+)
+
+const (
+	ghostTTL = 6 * time.Second
+	interval = ghostTTL / 3 // of renewals
+	slack    = 300 * time.Millisecond
+)
+
+// op is a call that a fault cuts. prepare brings about what it needs and
+// returns it.
+type op struct {
+	name    string
+	prepare func(ctx context.Context, n *node, key string) (func(context.Context) error, lock, error)
+	release bool // it ends a hold
+}
+
+func acquiring(pick func(*node, string) lock, try bool) func(context.Context, *node, string) (func(context.Context) error, lock, error) {
+	return func(_ context.Context, n *node, key string) (func(context.Context) error, lock, error) {
+		l := pick(n, key)
+		if try {
+			return l.Try, l, nil
+		}
+		return l.Acquire, l, nil
+	}
+}
+
+func releasing(pick func(*node, string) lock, call func(*node, lock) func(context.Context) error) func(context.Context, *node, string) (func(context.Context) error, lock, error) {
+	return func(ctx context.Context, n *node, key string) (func(context.Context) error, lock, error) {
+		l := pick(n, key)
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		return call(n, l), l, l.Acquire(ctx)
+	}
+}
+
+func mutex(n *node, key string) lock    { return n.Mutex(key) }
+func election(n *node, key string) lock { return n.Election(key, "value") }
+
+func unlock(_ *node, l lock) func(context.Context) error { return l.Release }
+
+var (
+	opUnlock = op{"Unlock", releasing(mutex, unlock), true}
+	opResign = op{"Resign", releasing(election, unlock), true}
+	ops      = []op{
+		{"Lock", acquiring(mutex, false), false},
+		{"TryLock", acquiring(mutex, true), false},
+		{"Campaign", acquiring(election, false), false},
+		opUnlock, opResign,
+		{"Close", releasing(mutex, func(n *node, _ lock) func(context.Context) error {
+			return func(context.Context) error { return n.Close() }
+		}), true},
+	}
+)
+
+// tally is what a case adds up, from many goroutines.
+type tally struct {
+	mu                 sync.Mutex
+	trials, violations int
+	worst              time.Duration
+	notes              map[string]int
+}
+
+func (t *tally) count(bad bool, d time.Duration, note string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.trials++
+	t.worst = max(t.worst, d)
+	if bad {
+		t.violations++
+		if t.notes == nil {
+			t.notes = map[string]int{}
+		}
+		t.notes[note]++
+	}
+}
+
+func (t *tally) figure(what string) string {
+	f := fmt.Sprintf("%s at most %s", what, ms(t.worst))
+	for _, note := range sorted(t.notes) {
+		f += fmt.Sprintf("; %d %s", t.notes[note], note)
+	}
+	return f
+}
+
+func runGhosts(ctx context.Context, s *suite) error {
+	return s.eachImpl(ctx, 1, func(ctx context.Context, e *env, i impl) error {
+		for _, c := range []struct {
+			name string
+			run  func(context.Context, *suite, impl, *tally) error
+			ends string
+		}{
+			{"context ends at a random moment", e.ghostsRandom, "cleaned up after"},
+			{"answer lost", e.ghostsAnswerLost, "waited behind it"},
+			{"server restarted while the answer is due", e.ghostsRestart, "waited behind it"},
+			{"request arrives after the clean-up", e.ghostsLate, "gone after its arrival in"},
+			{"late Unlock, Resign after the next Lock", e.ghostsLateRelease, "locked again in"},
+		} {
+			if !s.want(c.name) {
+				continue
+			}
+			var t tally
+			if err := c.run(ctx, s, i, &t); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			s.add(row{name: c.name, impl: i.Name(), trials: t.trials, violations: t.violations, figure: t.figure(c.ends)})
+		}
+		return nil
+	})
+}
+
+// ghostsRandom cuts calls on a healthy link before, during and after the commit.
+func (e *env) ghostsRandom(ctx context.Context, s *suite, i impl, t *tally) error {
+	r := s.rand()
+	const width = 5
+	per := max(1, s.pick(500, 50)/width)
+	seeds := [width]uint64{}
+	for j := range seeds {
+		seeds[j] = r.Uint64()
+	}
+	return parallel(width, width, func(j int) error {
+		n, err := e.node(ctx, i, ghostTTL)
+		if err != nil {
+			return err
+		}
+		defer n.close()
+		r := rand.New(rand.NewPCG(seeds[j], 3))
+		for q := range per {
+			o := ops[q%5] // all but Close, which takes no context
+			key := e.prefix("random")
+			call, l, err := o.prepare(ctx, n, key)
+			if err != nil {
+				return err
+			}
+			cut, cancel := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(3*time.Millisecond))))
+			err = call(cut)
+			cancel()
+			if err == nil && !o.release {
+				done, cancel := context.WithTimeout(ctx, 10*time.Second)
+				err = l.Release(done)
+				cancel()
+				if err != nil {
+					return err
+				}
+			}
+			d, err := e.waitKeys(ctx, key+"/", 0, interval+slack)
+			t.count(err != nil, d, o.name+" left its key")
+		}
+		return nil
+	})
+}
+
+// start runs a call whose context ends after a while, and returns a channel
+// that says when it has returned; some never do.
+func start(ctx context.Context, call func(context.Context) error, d time.Duration) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		_ = call(ctx)
+	}()
+	return done
+}
+
+func await(ctx context.Context, done <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// behind queues another session's Lock and counts how long it takes from now.
+func (e *env) behind(ctx context.Context, b *node, key, what string, t *tally) error {
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, interval+slack)
+	defer cancel()
+	l := b.Mutex(key)
+	err := l.Acquire(limited)
+	d := time.Since(began)
+	if err != nil {
+		t.count(true, d, what+" stuck its successor")
+		return ctx.Err()
+	}
+	done, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := l.Release(done); err != nil {
+		return err
+	}
+	_, err = e.waitKeys(ctx, key+"/", 0, slack)
+	t.count(err != nil, d, what+" left its key")
+	return ctx.Err()
+}
+
+func (e *env) ghostsAnswerLost(ctx context.Context, s *suite, i impl, t *tally) error {
+	b, err := e.node(ctx, i, time.Minute)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	return parallel(s.pick(60, 12), 12, func(j int) error {
+		n, err := e.node(ctx, i, ghostTTL)
+		if err != nil {
+			return err
+		}
+		defer n.close()
+		o, key := ops[j%len(ops)], e.prefix("answer")
+		call, _, err := o.prepare(ctx, n, key)
+		if err != nil {
+			return err
+		}
+		n.hold(faultproxy.ToClient)
+		await(ctx, start(ctx, call, 400*time.Millisecond), 700*time.Millisecond)
+		n.reset()
+		return e.behind(ctx, b, key, o.name, t)
+	})
+}
+
+func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) error {
+	n := s.pick(30, 6)
+	nodes, keys := make([]*node, n), make([]string, n)
+	defer func() { closeAll(compact(nodes)) }()
+	b, err := e.node(ctx, i, time.Minute)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := parallel(n, n, func(j int) (err error) {
+		if nodes[j], err = e.node(ctx, i, ghostTTL); err != nil {
+			return err
+		}
+		keys[j] = e.prefix("restart")
+		call, _, err := ops[j%len(ops)].prepare(ctx, nodes[j], keys[j])
+		if err != nil {
+			return err
+		}
+		nodes[j].hold(faultproxy.ToClient)
+		await(ctx, start(ctx, call, 400*time.Millisecond), 700*time.Millisecond)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := e.Members[0].Restart(); err != nil {
+		return err
+	}
+	if err := e.WaitReady(ctx); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		n.reset()
+	}
+	// Dials back off while a server is away; that is the client's doing, and
+	// waiting for the session's first answer keeps it out of the figure.
+	if err := parallel(n, n, func(j int) error {
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		_, err := nodes[j].cli.Get(try, "reachable")
+		return err
+	}); err != nil {
+		return err
+	}
+	return parallel(n, n, func(j int) error {
+		return e.behind(ctx, b, keys[j], ops[j%len(ops)].name, t)
+	})
+}
