@@ -31,10 +31,10 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
-		if t := s.resume(l, k, name); t != nil {
+		t := s.newTicket(l, k, name, value)
+		if now, _, _, _ := t.fate(); now == held {
 			return t, nil
 		}
-		t := s.newTicket(l, name, value, k.relay)
 		lctx, cancel := context.WithCancelCause(ctx)
 		unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
 		v, err := t.enqueue(lctx)
@@ -68,19 +68,22 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
-		if t := s.resume(l, k, name); t != nil {
+		t := s.newTicket(l, k, name, value)
+		if now, _, _, _ := t.fate(); now == held {
 			return t, nil
 		}
-		t := s.newTicket(l, name, value, k.relay)
 		if by := t.line.busy(); by != nil {
 			t.forget()
 			return nil, by
 		}
-		if err := t.line.settle(ctx); err != nil {
-			t.forget()
-			return nil, s.failed(ctx, k, name, nil, err)
+		lctx, cancel := context.WithCancelCause(ctx)
+		unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
+		var by *LockedError
+		if err = t.line.settle(lctx); err == nil {
+			by, err = t.enqueueIfEmpty(lctx, seen)
 		}
-		by, err := t.enqueueIfEmpty(ctx, seen)
+		unhook()
+		cancel(nil)
 		switch {
 		case err == nil && by != nil:
 			t.forget()
@@ -92,7 +95,7 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 			return t, nil
 		}
 		t.giveUp(err)
-		if !errors.Is(err, errRequeue) || ctx.Err() != nil {
+		if !errors.Is(err, errRequeue) && l.ctx.Err() == nil || ctx.Err() != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
 	}

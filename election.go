@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -95,6 +96,9 @@ func (t *ticket) proclaim(ctx context.Context, value string) error {
 	if t.hold.Err() != nil {
 		return t.ended()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)()
 	var resp *clientv3.TxnResponse
 	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
 		resp, err = t.line.s.client.Txn(ctx).
@@ -103,8 +107,11 @@ func (t *ticket) proclaim(ctx context.Context, value string) error {
 			Commit()
 		return err
 	})
+	if err != nil && errors.Is(t.leaseGone(err), errRequeue) || t.hold.Err() != nil {
+		return t.ended()
+	}
 	if err != nil {
-		return t.leaseGone(err)
+		return err
 	}
 	if !resp.Succeeded {
 		t.removed(resp.Header.Revision)

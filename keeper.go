@@ -33,8 +33,8 @@ func (s *Session) keep(l *lease) {
 
 // tend renews l every third of its TTL until it is over.
 func (s *Session) tend(l *lease) {
-	every := l.ttl / 3
-	timer := time.NewTimer(every)
+	every := l.span() / 3
+	timer := time.NewTimer(l.due(every)) // counted from the sending of the grant, however late its answer came
 	defer timer.Stop()
 	for failed := 0; ; {
 		select {
@@ -50,7 +50,7 @@ func (s *Session) tend(l *lease) {
 		s.mu.Unlock()
 		if err == nil {
 			failed = 0
-			timer.Reset(max(every-now().sub(start), 0))
+			timer.Reset(l.due(every))
 			continue
 		}
 		if l.ctx.Err() != nil {
@@ -63,7 +63,7 @@ func (s *Session) tend(l *lease) {
 		}
 		s.opts.log.Log(s.back, level, "etcdlock: renewal failed", leaseAttr(l), "left", l.left(), "error", err)
 		// A server that refuses at once is not asked in a tight loop; a time limit has been wait enough.
-		timer.Reset(max(max(l.ttl/30, 20*time.Millisecond)-now().sub(start), 0))
+		timer.Reset(max(max(l.span()/30, 20*time.Millisecond)-now().sub(start), 0))
 	}
 }
 
@@ -71,9 +71,9 @@ func (s *Session) tend(l *lease) {
 // is frozen is left early for another one, and a quarter after a failure: it may have been the path that is slow. Begun
 // at a third of the TTL, three attempts end before the deadline. A path that is known to be slow gets more at once.
 func (s *Session) beat(l *lease, failed int) error {
-	limit := max(l.ttl/10, min(2*time.Duration(s.rtt.Load()), l.ttl/4))
+	limit := max(l.span()/10, min(2*time.Duration(s.rtt.Load()), l.span()/4))
 	if failed > 0 {
-		limit = l.ttl / 4
+		limit = l.span() / 4
 	}
 	start := now()
 	probes := s.probes(l)
@@ -165,13 +165,14 @@ func (s *Session) check(ctx context.Context, probes []probe) (*pb.ResponseHeader
 // puts that are still under way: they fail for want of the lease.
 func (s *Session) bury(l *lease) {
 	s.mu.Lock()
+	keys := l.keysLocked()
 	for _, t := range l.tickets {
 		t.goneLocked(0, false)
 	}
 	s.spawnLocked(func() {
 		ctx, cancel := context.WithTimeout(s.back, l.ttl)
 		defer cancel()
-		if err := s.revoke(ctx, l); err != nil {
+		if err := s.revoke(ctx, l, keys); err != nil {
 			s.opts.log.Debug("etcdlock: revoking a lost lease", leaseAttr(l), "error", err)
 		}
 	})
@@ -200,7 +201,7 @@ func (s *Session) succeed() *lease {
 		if err == nil { // granted while Close was at work on the lease before
 			l.end(ErrClosed)
 			ctx, cancel := context.WithTimeout(s.back, closeLimit)
-			_ = s.revoke(ctx, l) // without keys; it ends by itself
+			_ = s.revoke(ctx, l, nil) // without keys; it ends by itself
 			cancel()
 			return nil
 		}

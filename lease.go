@@ -34,6 +34,7 @@ type lease struct {
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex // guards what follows; never held while cancelling
+	from     instant    // S
 	deadline instant
 	cause    error // why it is over, nil while it is not
 	timer    *time.Timer
@@ -54,7 +55,7 @@ func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (*le
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.deadline = sent.add(l.trust(l.ttl))
+	l.from, l.deadline = sent, sent.add(l.trust(l.ttl))
 	l.timer = time.AfterFunc(l.deadline.sub(now()), l.expire)
 	return l, nil
 }
@@ -85,10 +86,18 @@ func (l *lease) renew(ctx context.Context, client *clientv3.Client, limit time.D
 		return fmt.Errorf("read before renewal: %w", err)
 	}
 	// A context of its own and a fresh stream for each attempt: KeepAliveOnce retries in a tight loop while the
-	// server is away, and a long-lived stream sticks to a member that is frozen.
-	kctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), limit)
-	defer cancel()
-	ack, err := client.KeepAliveOnce(kctx, l.id)
+	// server is away, and a long-lived stream sticks to a member that is frozen. The second attempt goes to another
+	// member: with two of them and one frozen, the client's round robin would else read from the well one and send
+	// the keepalive to the other, for ever.
+	var ack *clientv3.LeaseKeepAliveResponse
+	for range 2 {
+		kctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), limit)
+		ack, err = client.KeepAliveOnce(kctx, l.id)
+		cancel()
+		if err == nil || !errors.Is(unanswered(err), errUnanswered) {
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		l.end(ErrLost)
@@ -119,7 +128,7 @@ func (l *lease) extend(sent instant, granted time.Duration) bool {
 	if l.cause != nil {
 		return false
 	}
-	l.deadline = sent.add(l.trust(granted))
+	l.from, l.deadline = sent, sent.add(l.trust(granted))
 	l.timer.Reset(l.deadline.sub(now()))
 	return true
 }
@@ -157,6 +166,16 @@ func (l *lease) expire() {
 		defer l.mu.Unlock()
 		l.timer.Reset(max(l.deadline.sub(now()), 1))
 	}
+}
+
+// span is the TTL that counts here: etcd may grant more than was asked, and the deadline takes the smaller.
+func (l *lease) span() time.Duration { return min(l.asked, l.ttl) }
+
+// due is the time until every has passed since S.
+func (l *lease) due(every time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.from.add(every).sub(now()), 0)
 }
 
 // left is the time until the deadline, at least 0.

@@ -19,14 +19,17 @@ func (t *ticket) leave() { t.leaveIf(sending, waiting, held, idle) }
 
 // leaveIf leaves if the ticket is in one of these states.
 func (t *ticket) leaveIf(in ...state) {
-	alive := t.lease.alive()
+	t.lease.alive() // ends it if it is over, which may not be done under mu
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(in, t.state) {
-		return
+	if slices.Contains(in, t.state) {
+		t.leaveLocked()
 	}
-	if !alive {
+}
+
+func (t *ticket) leaveLocked() {
+	if t.lease.ctx.Err() != nil {
 		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
 		t.goneLocked(0, false)
 		return
@@ -147,19 +150,17 @@ func (ln *line) fly() {
 		if ln.last = unanswered(err); err == nil {
 			n = -1
 			for i, t := range batch {
-				t.goneLocked(resp.Header.Revision, resp.Responses[i].GetResponseDeleteRange().Deleted > 0)
+				found := resp.Responses[i].GetResponseDeleteRange().Deleted > 0
+				t.goneLocked(resp.Header.Revision, found)
+				if !found && t.sent == 1 {
+					s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
+				}
 			}
 		} else if !transient(err) {
 			for _, t := range batch {
 				t.refused = err // tried again all the same: permissions come back
 				t.tellLocked()
 			}
-		}
-		if err == nil && ln.flights > 1 {
-			ln.flights-- // the other one carries what has come since
-			ln.buryDoomedLocked()
-			s.mu.Unlock()
-			return
 		}
 		s.mu.Unlock()
 		if err != nil && !sleep(s.back, min(20*time.Millisecond<<min(n, 6), time.Second)) {

@@ -49,9 +49,24 @@ func (ln *line) endVigil(v *vigil) {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ln.vigil == v && ln.refs == 0 {
-		v.cancel()
+	if ln.refs == 0 {
+		ln.dropVigilLocked(v)
 	}
+}
+
+// dropVigilLocked ends v at once: from here on nothing idles on its word.
+func (ln *line) dropVigilLocked(v *vigil) {
+	v.cancel()
+	if ln.vigil != v {
+		return
+	}
+	v.rest.Stop()
+	v.idling.Stop()
+	ln.vigil = nil
+	if t := ln.holder; t != nil && t.state == idle {
+		t.leaveLocked()
+	}
+	ln.settleLocked()
 }
 
 // watchOver keeps the vigil until ctx ends. A watch that breaks is opened again, and until it is confirmed nothing
@@ -61,13 +76,9 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 	var w watch
 	defer func() {
 		w.stop()
-		v.cancel()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		v.rest.Stop()
-		v.idling.Stop()
-		ln.vigil = nil
-		ln.settleLocked()
+		ln.dropVigilLocked(v)
 	}()
 	for {
 		if _, err := w.open(ctx, s, peer{key: ln.prefix}, clientv3.WithPrefix()); err != nil {
@@ -84,8 +95,16 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 		}
 		s.mu.Unlock()
 		ln.giveWay()
+		again := time.NewTimer(s.TTL() / 3)
 		for w.cancel != nil {
 			select {
+			case <-again.C:
+				// The watch may be on a member that is frozen: then a read knows of somebody whom it has not told.
+				again.Reset(s.TTL() / 3)
+				if ln.missed(ctx, v) {
+					s.freshStream(w.gen)
+					w.stop()
+				}
 			case resp, ok := <-w.events:
 				if !ok || resp.Err() != nil {
 					w.stop()
@@ -96,11 +115,28 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 				return
 			}
 		}
+		again.Stop()
 		s.mu.Lock()
 		v.sure = false
 		s.mu.Unlock()
 		ln.giveUp()
 	}
+}
+
+// missed reports whether somebody queues of whom the watch has not told, or whether that cannot be read.
+func (ln *line) missed(ctx context.Context, v *vigil) bool {
+	kvs, _, err := ln.list(ctx)
+	if err != nil {
+		return true
+	}
+	s := ln.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := len(v.others)
+	for _, kv := range kvs {
+		ln.noteLocked(v, string(kv.Key), true)
+	}
+	return len(v.others) > known
 }
 
 // note takes in what the watch saw after revision rev.
@@ -176,24 +212,24 @@ func (t *ticket) linger() bool {
 	return true
 }
 
-// resume takes up an idle ticket for the next hold; nil if there is none.
-func (s *Session) resume(l *lease, k kind, name string) *ticket {
-	if s.opts.linger == 0 || !k.relay {
+// resumeLocked takes up an idle ticket for the next hold; nil if there is none. An Election does not take over what a
+// Mutex holds: then the ticket leaves.
+func (ln *line) resumeLocked(l *lease, k kind) *ticket {
+	if ln == nil || ln.holder == nil || ln.holder.state != idle {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ln := s.lines[name]
-	if ln == nil || ln.holder == nil || ln.holder.state != idle || ln.holder.lease != l {
+	old := ln.holder
+	if !k.relay || old.lease != l {
+		old.leaveLocked()
 		return nil
 	}
 	// A new value for a new hold: whoever still has the old one must not end this one with it.
-	old := ln.holder
 	t := &ticket{
 		line: ln, lease: l, key: old.key, value: old.value, relay: old.relay,
 		state: held, rev: old.rev, guarded: old.guarded, hold: newHold(l),
 	}
 	l.tickets[t.key], ln.holder, old.state = t, t, gone
+	old.tellLocked()
 	ln.vigil.idling.Stop()
 	return t
 }

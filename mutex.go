@@ -59,7 +59,7 @@ func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
 		if m.adopt(t) {
 			return t, nil
 		}
-		t.leave() // the value's hold was lost and not unlocked: others go first
+		m.reject(t)
 	}
 }
 
@@ -71,7 +71,7 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	m.mu.Lock()
 	occupied, seen := m.hold, m.seen
 	m.mu.Unlock()
-	if occupied != nil {
+	if occupied != nil && m.s.closing.Err() == nil {
 		return &LockedError{Name: m.name, Holder: m.s.opts.identity, Token: occupied.rev, Key: occupied.key}
 	}
 	t, err := m.s.tryAcquire(ctx, mutexKind, m.name, m.s.opts.identity, seen)
@@ -84,7 +84,7 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 		return err
 	}
 	if !m.adopt(t) {
-		t.leave()
+		m.reject(t)
 		return &LockedError{Name: m.name, Holder: m.s.opts.identity}
 	}
 	return nil
@@ -123,6 +123,16 @@ func (m *Mutex) adopt(t *ticket) bool {
 	}
 	m.hold, m.leaving = t, nil
 	return true
+}
+
+// reject gives t back because the value still has a hold. That t was granted proves that hold lost: nobody has unlocked
+// it, and others go first.
+func (m *Mutex) reject(t *ticket) {
+	if old := m.held(); old != nil {
+		old.removed(0)
+	}
+	t.hold.cancel(ErrNotHeld)
+	t.leave()
 }
 
 // Unlock releases the lock. It returns nil when etcd has confirmed that the ticket is gone. From the moment it is

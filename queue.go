@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -55,6 +56,9 @@ func (t *ticket) enqueue(ctx context.Context) (view, error) {
 			Then(t.line.ahead(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))).
 			Else(clientv3.OpGet(t.key, clientv3.WithKeysOnly())).
 			Commit()
+		if err != nil {
+			t.line.s.suspect(t.lease) // this attempt may arrive long after a later one, and after the deletion
+		}
 		return err
 	})
 	if err != nil {
@@ -164,6 +168,7 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 			cmps = []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(seen.key), "=", seen.rev)}
 			then, otherwise = []clientv3.Op{clientv3.OpGet(seen.key)}, []clientv3.Op{nested}
 		}
+		start := now()
 		actx, cancel := context.WithTimeout(ctx, ln.s.patience(4))
 		resp, err := ln.s.client.Txn(actx).If(cmps...).Then(then...).Else(otherwise...).Commit()
 		cancel()
@@ -174,6 +179,9 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 			return nil, errClientClosed
 		case err != nil:
 			return nil, t.leaseGone(unanswered(err))
+		}
+		if now().sub(start) > time.Second {
+			ln.s.suspect(t.lease) // the etcd client may have sent it more than once
 		}
 		answer := (*pb.TxnResponse)(resp)
 		if seen.key != "" {

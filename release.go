@@ -59,15 +59,18 @@ func (t *ticket) verify(ctx context.Context) error {
 	if t.hold.Err() != nil {
 		return t.ended()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
 	var resp *clientv3.GetResponse
 	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
 		resp, err = t.line.s.client.Get(ctx, t.key, clientv3.WithKeysOnly())
 		return err
 	})
-	if err != nil {
+	if err != nil && t.hold.Err() == nil {
 		return err
 	}
-	if !hasKey(resp.Kvs, t.key, t.rev) {
+	if err == nil && !hasKey(resp.Kvs, t.key, t.rev) {
 		t.removed(resp.Header.Revision)
 	}
 	if t.hold.Err() != nil {

@@ -133,7 +133,10 @@ func (s *Session) Close() error {
 	s.awaitWork(left)
 
 	limit, cancel := context.WithTimeout(s.back, closeLimit)
-	err := s.revoke(limit, l)
+	s.mu.Lock()
+	keys := l.keysLocked()
+	s.mu.Unlock()
+	err := s.revoke(limit, l, keys)
 	cancel()
 	s.mu.Lock()
 	s.stopped = true // nothing is spawned from here on
@@ -177,11 +180,15 @@ func (s *Session) awaitWork(limit time.Duration) {
 	}
 }
 
-// workBegins and workEnds count the functions that Close waits for.
-func (s *Session) workBegins() {
+// workBegins and workEnds count the functions that Close waits for. Once Close has begun there are no more of them.
+func (s *Session) workBegins() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing.Err() != nil {
+		return false
+	}
 	s.work++
+	return true
 }
 
 func (s *Session) workEnds() {

@@ -3,6 +3,8 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -13,7 +15,7 @@ import (
 
 // revoke ends the lease in etcd. Where that is refused, because somebody hung a key on our lease that this client may
 // not write, the tickets are deleted one by one instead.
-func (s *Session) revoke(ctx context.Context, l *lease) error {
+func (s *Session) revoke(ctx context.Context, l *lease, keys []string) error {
 	err := s.ask(ctx, func(ctx context.Context) error {
 		_, err := s.client.Revoke(ctx, l.id)
 		return err
@@ -24,14 +26,11 @@ func (s *Session) revoke(ctx context.Context, l *lease) error {
 	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return err
 	}
-	s.mu.Lock()
-	keys := make([]string, 0, len(l.tickets))
-	for key := range l.tickets {
-		keys = append(keys, key)
-	}
-	s.mu.Unlock()
 	return s.deleteKeys(ctx, keys)
 }
+
+// keysLocked lists the tickets that may be in etcd under the lease.
+func (l *lease) keysLocked() []string { return slices.Collect(maps.Keys(l.tickets)) }
 
 func (s *Session) deleteKeys(ctx context.Context, keys []string) error {
 	for len(keys) > 0 {
@@ -50,6 +49,13 @@ func (s *Session) deleteKeys(ctx context.Context, keys []string) error {
 		}
 	}
 	return nil
+}
+
+// suspect says that a put under l may arrive late: from now on each renewal is followed by a sweep.
+func (s *Session) suspect(l *lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.suspect = true
 }
 
 // sweep deletes strays: tickets whose put arrived after its caller had given up and the deletion had been confirmed.

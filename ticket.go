@@ -72,11 +72,16 @@ type line struct {
 
 func newLine(s *Session, name string) *line { return &line{s: s, name: name, prefix: name + "/"} }
 
-// newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time.
-func (s *Session) newTicket(l *lease, name, value string, relay bool) *ticket {
+// newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time. Where the
+// Session keeps the lock idle, that is taken up instead, and held. The two are one step: a ticket that idles never has
+// one of its own Session behind it.
+func (s *Session) newTicket(l *lease, k kind, name, value string) *ticket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln := s.lines[name]
+	if t := ln.resumeLocked(l, k); t != nil {
+		return t
+	}
 	if ln == nil {
 		ln = newLine(s, name)
 		s.lines[name] = ln
@@ -84,7 +89,7 @@ func (s *Session) newTicket(l *lease, name, value string, relay bool) *ticket {
 	ln.refs++
 	s.serial++
 	t := &ticket{
-		line: ln, lease: l, key: fmt.Sprintf("%s%x-%d", ln.prefix, l.id, s.serial), value: value, relay: relay}
+		line: ln, lease: l, key: fmt.Sprintf("%s%x-%d", ln.prefix, l.id, s.serial), value: value, relay: k.relay}
 	l.tickets[t.key] = t
 	return t
 }

@@ -81,7 +81,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 				return err
 			}
 		case <-naming.C:
-			t.blocker = t.line.first(ctx)
+			t.blocker = t.line.first(ctx, v)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -141,7 +141,7 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming *time.Timer) (
 			v, err = t.look(ctx, 0)
 			return false, v, err
 		case <-naming.C:
-			t.blocker = t.line.first(ctx)
+			t.blocker = t.line.first(ctx, view{})
 		case <-ctx.Done():
 			return false, v, ctx.Err()
 		}
@@ -202,12 +202,18 @@ func (t *ticket) checkAt(at int64) {
 	}
 }
 
-// first asks who holds, for an error message; nil if that cannot be told.
-func (ln *line) first(ctx context.Context) *LockedError {
+// first asks who holds when v was seen, for an error message; nil if that cannot be told.
+func (ln *line) first(ctx context.Context, v view) *LockedError {
 	ctx, cancel := context.WithTimeout(ctx, ln.s.patience(0))
 	defer cancel()
-	resp, err := ln.s.client.Get(ctx, ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithSerializable(),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+	key, opts := ln.prefix, []clientv3.OpOption{
+		clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithSerializable(),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
+	}
+	if len(v.ahead) == 1 { // known to hold; the scan of a long queue is saved
+		key, opts = v.ahead[0].key, opts[2:3]
+	}
+	resp, err := ln.s.client.Get(ctx, key, opts...)
 	if err != nil || len(resp.Kvs) == 0 || !ln.direct(string(resp.Kvs[0].Key)) {
 		return nil
 	}

@@ -109,7 +109,8 @@ func (w *watch) read(resp clientv3.WatchResponse, ok bool) (goneAt int64) {
 		return 0
 	}
 	for _, ev := range resp.Events {
-		if ev.Type == clientv3.EventTypeDelete {
+		// A member that lags may still show the end of an earlier generation: concurrency uses its keys again.
+		if ev.Type == clientv3.EventTypeDelete && ev.Kv.ModRevision > w.rev {
 			return ev.Kv.ModRevision
 		}
 	}

@@ -30,7 +30,9 @@ func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err
 
 // work runs fn under the hold. The Session's Close waits for it.
 func (t *ticket) work(ctx context.Context, fn func(ctx context.Context) error) error {
-	t.line.s.workBegins()
+	if !t.line.s.workBegins() {
+		return ErrClosed
+	}
 	defer t.line.s.workEnds()
 	work, stop := newWork(ctx, t.hold)
 	defer stop()

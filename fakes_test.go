@@ -1,0 +1,389 @@
+package etcdlock
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file has an etcd in memory for tests of time, which run in a bubble where the real client cannot: revisions,
+// leases that expire, transactions that compare create revisions, watches, and one knob that bends the answers.
+
+// fault is what happens to one request.
+type fault struct {
+	lost  bool          // it never arrives; the caller waits for its own context
+	err   error         // it is refused at once
+	after time.Duration // it takes effect at once and is answered that much later
+	term  uint64        // the raft term in the answer, 1 if 0
+	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
+}
+
+var errAway = status.Error(codes.Unavailable, "connection refused")
+
+// etcd is the server. The names of its calls are grant, keepalive, revoke, ttl, read, write and watch.
+type etcd struct {
+	pb.KVClient // of which Range and Txn are there
+	clientv3.Lease
+
+	mu      sync.Mutex // guards what follows; never held while waiting
+	bend    func(call string) fault
+	rev     int64
+	keys    map[string]*mvccpb.KeyValue
+	leases  map[clientv3.LeaseID]*fakeLease
+	watches map[*fakeWatch]struct{}
+	calls   map[string]int
+	last    map[string]time.Time // when the latest of each call arrived
+
+	slept atomic.Int64 // how long the machine was suspended
+}
+
+type fakeLease struct {
+	ttl    time.Duration
+	expiry *time.Timer
+}
+
+type fakeWatch struct {
+	from, to []byte
+	events   chan clientv3.WatchResponse
+}
+
+// inBubble runs f with an etcd and fake time. The machine is never suspended unless f says so.
+func inBubble(t *testing.T, f func(t *testing.T, e *etcd)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		e := &etcd{
+			rev: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[clientv3.LeaseID]*fakeLease{},
+			watches: map[*fakeWatch]struct{}{}, calls: map[string]int{}, last: map[string]time.Time{},
+		}
+		before := suspended
+		suspended = func() time.Duration { return time.Duration(e.slept.Load()) }
+		t.Cleanup(func() { suspended = before })
+		f(t, e)
+	})
+}
+
+func (e *etcd) client(t *testing.T) *clientv3.Client {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // Close comes after the end of the test's own
+	t.Cleanup(cancel)
+	c := clientv3.NewCtxClient(ctx)
+	c.KV, c.Lease, c.Watcher = clientv3.NewKVFromKVClient(e, nil), e, e
+	return c
+}
+
+// session opens a session that is closed with the test, when etcd is well again.
+func (e *etcd) session(t *testing.T, opts ...Option) *Session {
+	t.Helper()
+	s, err := NewSession(t.Context(), e.client(t), opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		e.bends(nil)
+		require.NoError(t, s.Close())
+		for _, l := range e.leases {
+			l.expiry.Stop()
+		}
+	})
+	return s
+}
+
+// bends sets what happens to requests from now on.
+func (e *etcd) bends(how func(call string) fault) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.bend = how
+}
+
+// away makes etcd unreachable: nothing is answered any more.
+func (e *etcd) away() { e.bends(func(string) fault { return fault{lost: true} }) }
+
+// only bends one kind of call.
+func (e *etcd) only(call string, f fault) {
+	e.bends(func(c string) fault {
+		if c == call {
+			return f
+		}
+		return fault{}
+	})
+}
+
+// count returns how many requests have arrived, of one kind or ("") of all.
+func (e *etcd) count(call string) (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c, k := range e.calls {
+		if call == "" || c == call {
+			n += k
+		}
+	}
+	return n
+}
+
+// at returns when the latest request of a kind arrived.
+func (e *etcd) at(call string) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last[call]
+}
+
+// serve runs one request under the knob. effect runs with mu.
+func (e *etcd) serve(ctx context.Context, call string, effect func(f fault) error) error {
+	e.mu.Lock()
+	e.calls[call]++
+	e.last[call] = time.Now()
+	var f fault
+	if e.bend != nil {
+		f = e.bend(call)
+	}
+	f.term = max(f.term, 1)
+	if f.lost || f.err != nil {
+		e.mu.Unlock()
+		if f.err != nil {
+			return f.err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	err := effect(f)
+	e.mu.Unlock()
+	if f.after > 0 && !sleep(ctx, f.after) {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (e *etcd) header(f fault) *pb.ResponseHeader {
+	return &pb.ResponseHeader{Revision: e.rev, RaftTerm: f.term}
+}
+
+func (e *etcd) Grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
+	err = e.serve(ctx, "grant", func(f fault) error {
+		if f.ttl != 0 {
+			ttl = f.ttl
+		}
+		id := clientv3.LeaseID(0x1000 + e.calls["grant"])
+		d := time.Duration(ttl) * time.Second
+		e.leases[id] = &fakeLease{d, time.AfterFunc(d, func() { e.expire(id) })}
+		resp = &clientv3.LeaseGrantResponse{ResponseHeader: e.header(f), ID: id, TTL: ttl}
+		return nil
+	})
+	return resp, err
+}
+
+func (e *etcd) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (resp *clientv3.LeaseKeepAliveResponse, err error) {
+	err = e.serve(ctx, "keepalive", func(f fault) error {
+		l := e.leases[id]
+		if l == nil {
+			return rpctypes.ErrLeaseNotFound
+		}
+		l.expiry.Reset(l.ttl)
+		if f.ttl == 0 {
+			f.ttl = int64(l.ttl / time.Second)
+		}
+		resp = &clientv3.LeaseKeepAliveResponse{ResponseHeader: e.header(f), ID: id, TTL: f.ttl}
+		return nil
+	})
+	return resp, err
+}
+
+func (e *etcd) Revoke(ctx context.Context, id clientv3.LeaseID) (*clientv3.LeaseRevokeResponse, error) {
+	err := e.serve(ctx, "revoke", func(fault) error {
+		if e.leases[id] == nil {
+			return rpctypes.ErrLeaseNotFound
+		}
+		e.endLocked(id)
+		return nil
+	})
+	return &clientv3.LeaseRevokeResponse{}, err
+}
+
+func (e *etcd) TimeToLive(ctx context.Context, id clientv3.LeaseID, _ ...clientv3.LeaseOption) (resp *clientv3.LeaseTimeToLiveResponse, err error) {
+	err = e.serve(ctx, "ttl", func(f fault) error {
+		resp = &clientv3.LeaseTimeToLiveResponse{ResponseHeader: e.header(f), ID: id}
+		for key, kv := range e.keys {
+			if kv.Lease == int64(id) {
+				resp.Keys = append(resp.Keys, []byte(key))
+			}
+		}
+		return nil
+	})
+	return resp, err
+}
+
+func (e *etcd) Close() error { return nil }
+
+func (e *etcd) RequestProgress(context.Context) error { return nil }
+
+func (e *etcd) expire(id clientv3.LeaseID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.endLocked(id)
+}
+
+func (e *etcd) endLocked(id clientv3.LeaseID) {
+	if l := e.leases[id]; l != nil {
+		l.expiry.Stop()
+		delete(e.leases, id)
+	}
+	e.rev++
+	for key, kv := range e.keys {
+		if kv.Lease == int64(id) {
+			e.deleteLocked(key)
+		}
+	}
+}
+
+// deleteLocked deletes a key as of the current revision and tells the watches.
+func (e *etcd) deleteLocked(key string) {
+	delete(e.keys, key)
+	ev := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: e.rev}}
+	for w := range e.watches {
+		if within([]byte(key), w.from, w.to) {
+			w.events <- clientv3.WatchResponse{Header: e.header(fault{}), Events: []*clientv3.Event{ev}}
+		}
+	}
+}
+
+func within(key, from, to []byte) bool {
+	if len(to) == 0 {
+		return bytes.Equal(key, from)
+	}
+	return bytes.Compare(key, from) >= 0 && bytes.Compare(key, to) < 0
+}
+
+func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	op := clientv3.OpGet(key, opts...)
+	// Large enough for every event of these tests, so that nothing blocks with mu held.
+	w := &fakeWatch{op.KeyBytes(), op.RangeBytes(), make(chan clientv3.WatchResponse, 1024)}
+	var f fault
+	e.mu.Lock()
+	e.calls["watch"]++
+	if e.bend != nil {
+		f = e.bend("watch")
+	}
+	if !f.lost && f.err == nil {
+		e.watches[w] = struct{}{}
+		w.events <- clientv3.WatchResponse{Header: e.header(f), Created: true}
+	}
+	e.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.watches, w)
+		close(w.events)
+	})
+	return w.events
+}
+
+func (e *etcd) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOption) (resp *pb.RangeResponse, err error) {
+	err = e.serve(ctx, "read", func(f fault) error {
+		resp = e.rangeLocked(r)
+		resp.Header = e.header(f)
+		return nil
+	})
+	return resp, err
+}
+
+func (e *etcd) rangeLocked(r *pb.RangeRequest) *pb.RangeResponse {
+	resp := &pb.RangeResponse{}
+	for key, kv := range e.keys {
+		if within([]byte(key), r.Key, r.RangeEnd) && (r.MaxCreateRevision == 0 || kv.CreateRevision <= r.MaxCreateRevision) {
+			resp.Kvs = append(resp.Kvs, kv)
+		}
+	}
+	slices.SortFunc(resp.Kvs, func(a, b *mvccpb.KeyValue) int {
+		order := int(a.CreateRevision - b.CreateRevision)
+		if r.SortTarget == pb.RangeRequest_KEY {
+			order = strings.Compare(string(a.Key), string(b.Key))
+		}
+		if r.SortOrder == pb.RangeRequest_DESCEND {
+			order = -order
+		}
+		return order
+	})
+	resp.Count = int64(len(resp.Kvs))
+	if r.Limit > 0 && resp.Count > r.Limit {
+		resp.Kvs, resp.More = resp.Kvs[:r.Limit], true
+	}
+	return resp
+}
+
+func (e *etcd) Txn(ctx context.Context, r *pb.TxnRequest, _ ...grpc.CallOption) (resp *pb.TxnResponse, err error) {
+	call := "read"
+	for _, op := range slices.Concat(r.Success, r.Failure) {
+		if op.GetRequestRange() == nil {
+			call = "write"
+		}
+	}
+	err = e.serve(ctx, call, func(f fault) error {
+		resp, err = e.txnLocked(r)
+		if err == nil {
+			resp.Header = e.header(f)
+		}
+		return err
+	})
+	return resp, err
+}
+
+func (e *etcd) txnLocked(r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	resp := &pb.TxnResponse{Succeeded: true}
+	for _, c := range r.Compare {
+		var create int64
+		if kv := e.keys[string(c.Key)]; kv != nil {
+			create = kv.CreateRevision
+		}
+		if len(c.RangeEnd) > 0 || c.Target != pb.Compare_CREATE || c.Result != pb.Compare_EQUAL {
+			return nil, errors.New("the fake knows equal create revisions of one key only")
+		}
+		resp.Succeeded = resp.Succeeded && create == c.GetCreateRevision()
+	}
+	ops := r.Success
+	if !resp.Succeeded {
+		ops = r.Failure
+	}
+	wrote := false
+	for _, op := range ops {
+		switch {
+		case op.GetRequestRange() != nil:
+			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{
+				ResponseRange: e.rangeLocked(op.GetRequestRange())}})
+			continue
+		case !wrote:
+			wrote = true
+			e.rev++
+		}
+		if put := op.GetRequestPut(); put != nil {
+			if e.leases[clientv3.LeaseID(put.Lease)] == nil {
+				return nil, rpctypes.ErrLeaseNotFound
+			}
+			e.keys[string(put.Key)] = &mvccpb.KeyValue{
+				Key: put.Key, Value: put.Value, Lease: put.Lease, CreateRevision: e.rev, ModRevision: e.rev, Version: 1}
+			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{}})
+			continue
+		}
+		key, deleted := string(op.GetRequestDeleteRange().Key), int64(0)
+		if e.keys[key] != nil {
+			deleted = 1
+			e.deleteLocked(key)
+		}
+		resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{
+			ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: deleted}}})
+	}
+	return resp, nil
+}
