@@ -1,0 +1,157 @@
+package etcdlock
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file has the keys of the etcd in memory (see fakes_test.go): ranges, transactions and watches.
+
+// deleteLocked deletes a key as of the current revision and tells the watches.
+func (e *etcd) deleteLocked(key string) {
+	delete(e.keys, key)
+	ev := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: e.rev}}
+	for w := range e.watches {
+		if within([]byte(key), w.from, w.to) {
+			w.events <- clientv3.WatchResponse{Header: e.header(fault{}), Events: []*clientv3.Event{ev}}
+		}
+	}
+}
+
+func within(key, from, to []byte) bool {
+	if len(to) == 0 {
+		return bytes.Equal(key, from)
+	}
+	return bytes.Compare(key, from) >= 0 && bytes.Compare(key, to) < 0
+}
+
+func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	op := clientv3.OpGet(key, opts...)
+	// Large enough for every event of these tests, so that nothing blocks with mu held.
+	w := &fakeWatch{op.KeyBytes(), op.RangeBytes(), make(chan clientv3.WatchResponse, 1024)}
+	var f fault
+	e.mu.Lock()
+	e.calls["watch"]++
+	if e.bend != nil {
+		f = e.bend("watch")
+	}
+	if !f.lost && f.err == nil {
+		e.watches[w] = struct{}{}
+		w.events <- clientv3.WatchResponse{Header: e.header(f), Created: true}
+	}
+	e.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.watches, w)
+		close(w.events)
+	})
+	return w.events
+}
+
+func (e *etcd) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOption) (resp *pb.RangeResponse, err error) {
+	err = e.serve(ctx, "read", func(f fault) error {
+		resp = e.rangeLocked(r)
+		resp.Header = e.header(f)
+		return nil
+	})
+	return resp, err
+}
+
+func (e *etcd) rangeLocked(r *pb.RangeRequest) *pb.RangeResponse {
+	resp := &pb.RangeResponse{}
+	for key, kv := range e.keys {
+		if within([]byte(key), r.Key, r.RangeEnd) && (r.MaxCreateRevision == 0 || kv.CreateRevision <= r.MaxCreateRevision) {
+			resp.Kvs = append(resp.Kvs, kv)
+		}
+	}
+	slices.SortFunc(resp.Kvs, func(a, b *mvccpb.KeyValue) int {
+		order := int(a.CreateRevision - b.CreateRevision)
+		if r.SortTarget == pb.RangeRequest_KEY {
+			order = strings.Compare(string(a.Key), string(b.Key))
+		}
+		if r.SortOrder == pb.RangeRequest_DESCEND {
+			order = -order
+		}
+		return order
+	})
+	resp.Count = int64(len(resp.Kvs))
+	if r.Limit > 0 && resp.Count > r.Limit {
+		resp.Kvs, resp.More = resp.Kvs[:r.Limit], true
+	}
+	return resp
+}
+
+func (e *etcd) Txn(ctx context.Context, r *pb.TxnRequest, _ ...grpc.CallOption) (resp *pb.TxnResponse, err error) {
+	call := "read"
+	for _, op := range slices.Concat(r.Success, r.Failure) {
+		if op.GetRequestRange() == nil {
+			call = "write"
+		}
+	}
+	err = e.serve(ctx, call, func(f fault) error {
+		resp, err = e.txnLocked(r)
+		if err == nil {
+			resp.Header = e.header(f)
+		}
+		return err
+	})
+	return resp, err
+}
+
+func (e *etcd) txnLocked(r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	resp := &pb.TxnResponse{Succeeded: true}
+	for _, c := range r.Compare {
+		var create int64
+		if kv := e.keys[string(c.Key)]; kv != nil {
+			create = kv.CreateRevision
+		}
+		if len(c.RangeEnd) > 0 || c.Target != pb.Compare_CREATE || c.Result != pb.Compare_EQUAL {
+			return nil, errors.New("the fake knows equal create revisions of one key only")
+		}
+		resp.Succeeded = resp.Succeeded && create == c.GetCreateRevision()
+	}
+	ops := r.Success
+	if !resp.Succeeded {
+		ops = r.Failure
+	}
+	wrote := false
+	for _, op := range ops {
+		switch {
+		case op.GetRequestRange() != nil:
+			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{
+				ResponseRange: e.rangeLocked(op.GetRequestRange())}})
+			continue
+		case !wrote:
+			wrote = true
+			e.rev++
+		}
+		if put := op.GetRequestPut(); put != nil {
+			if e.leases[clientv3.LeaseID(put.Lease)] == nil {
+				return nil, rpctypes.ErrLeaseNotFound
+			}
+			e.keys[string(put.Key)] = &mvccpb.KeyValue{
+				Key: put.Key, Value: put.Value, Lease: put.Lease, CreateRevision: e.rev, ModRevision: e.rev, Version: 1}
+			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{}})
+			continue
+		}
+		key, deleted := string(op.GetRequestDeleteRange().Key), int64(0)
+		if e.keys[key] != nil {
+			deleted = 1
+			e.deleteLocked(key)
+		}
+		resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{
+			ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: deleted}}})
+	}
+	return resp, nil
+}
