@@ -243,4 +243,3 @@ func (e *etcd) endLocked(id clientv3.LeaseID) {
 		}
 	}
 }
-
