@@ -59,7 +59,7 @@ func TestDataOutlivesKillAndGoesBackAndIsEmptied(t *testing.T) {
 	require.Empty(t, value(ctx, t, cli))
 }
 
-func TestFrozenLeaderIsSucceededAndAMemberIsReplaced(t *testing.T) {
+func TestFrozenLeaderIsSucceededAndMembersAreReplaced(t *testing.T) {
 	c, cli, ctx := startForTest(t, 3)
 	old, err := c.Leader(ctx)
 	require.NoError(t, err)
@@ -80,7 +80,9 @@ func TestFrozenLeaderIsSucceededAndAMemberIsReplaced(t *testing.T) {
 
 	_, err = cli.Put(ctx, "k", "kept")
 	require.NoError(t, err)
-	require.NoError(t, c.Replace(ctx, old))
+	for _, m := range c.Members {
+		require.NoError(t, c.Replace(ctx, m), m.Name)
+	}
 	one, err := NewClient(old.Addr())
 	require.NoError(t, err)
 	defer one.Close()

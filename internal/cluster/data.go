@@ -2,10 +2,13 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Save kills the members, copies their data aside, and starts them again: a
@@ -78,18 +81,22 @@ func (c *Cluster) Replace(ctx context.Context, m *Member) error {
 	}
 	defer cli.Close()
 	// etcd refuses changes of members until all have been connected for a while.
-	settled := func(change func() error) error {
+	settled := func(change func(context.Context) error) error {
 		for {
-			err := change()
+			// A try of its own: a request that the leader took on its way out is
+			// never answered.
+			try, cancel := context.WithTimeout(ctx, 5*time.Second)
+			err := change(try)
+			cancel()
 			if err == nil {
 				return nil
 			}
 			if perr := pause(ctx, 200*time.Millisecond); perr != nil {
-				return fmt.Errorf("cluster: replace %s: %w", m.Name, err)
+				return fmt.Errorf("cluster: replace %s: %w", m.Name, errors.Join(perr, err))
 			}
 		}
 	}
-	if err := settled(func() error {
+	if err := settled(func(ctx context.Context) error {
 		list, err := cli.MemberList(ctx)
 		if err != nil {
 			return err
@@ -115,8 +122,11 @@ func (c *Cluster) Replace(ctx context.Context, m *Member) error {
 	}
 	m.peer = ports[0] // the old peer address may still be remembered as removed
 	m.Name = fmt.Sprintf("%s-%d", filepath.Base(m.dir), time.Now().UnixNano())
-	if err := settled(func() error {
+	if err := settled(func(ctx context.Context) error {
 		_, err := cli.MemberAdd(ctx, []string{"http://" + m.peer})
+		if errors.Is(err, rpctypes.ErrPeerURLExist) {
+			return nil // an earlier try got through
+		}
 		return err
 	}); err != nil {
 		return err
