@@ -1,6 +1,7 @@
 package etcdlock_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,11 +9,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,3 +99,70 @@ func newCertificate(t *testing.T) (certFile, keyFile string, cfg *tls.Config) {
 	require.True(t, pool.AppendCertsFromPEM(certPEM))
 	return certFile, keyFile, &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
+
+// guarded is an etcd with authentication on: root, and a user "worker" that may read and write under "locks/" alone.
+type guarded struct {
+	root, worker *clientv3.Client
+	login        func(user string) *clientv3.Client // every user's password is "secret"
+}
+
+func newGuarded(t *testing.T, configure func(*embed.Config)) *guarded {
+	t.Helper()
+	endpoint := newServer(t, configure)
+	g := &guarded{login: func(user string) *clientv3.Client {
+		t.Helper()
+		return dial(t, endpoint, clientv3.Config{Username: user, Password: "secret"})
+	}}
+	open := dial(t, endpoint, clientv3.Config{})
+	g.addUser(t, open, "root", "root")
+	g.addUser(t, open, "worker", "locker", "locks/", "locks0")
+	g.addUser(t, open, "nobody", "nothing")
+	_, err := open.AuthEnable(soon(t))
+	require.NoError(t, err)
+	g.root, g.worker = g.login("root"), g.login("worker")
+	return g
+}
+
+// addUser gives a user a role of its own, which may read and write the ranges: pairs of a first key and an end.
+func (g *guarded) addUser(t *testing.T, admin *clientv3.Client, user, role string, ranges ...string) {
+	t.Helper()
+	_, err := admin.UserAdd(soon(t), user, "secret")
+	require.NoError(t, err)
+	_, err = admin.RoleAdd(soon(t), role)
+	require.NoError(t, err)
+	_, err = admin.UserGrantRole(soon(t), user, role)
+	require.NoError(t, err)
+	for i := 0; i+1 < len(ranges); i += 2 {
+		_, err = admin.RoleGrantPermission(soon(t), role, ranges[i], ranges[i+1],
+			clientv3.PermissionType(clientv3.PermReadWrite))
+		require.NoError(t, err)
+	}
+}
+
+// complaints keeps what a Session logs as a warning or an error: lost leases, lost tickets, renewals that are refused.
+type complaints struct {
+	slog.Handler
+	mu  sync.Mutex
+	all []string
+}
+
+func newComplaints() *complaints { return &complaints{Handler: slog.DiscardHandler} }
+
+func (c *complaints) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn
+}
+
+func (c *complaints) Handle(_ context.Context, r slog.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, r.Message)
+	return nil
+}
+
+func (c *complaints) list() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.all)
+}
+
+func (c *complaints) has(message string) bool { return slices.Contains(c.list(), message) }

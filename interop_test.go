@@ -203,7 +203,7 @@ func eachSeesTheHold(t *testing.T, f *fleet) {
 		require.NoError(t, err, c.kind)
 		assert.Equal(t, key, holder.Key, c.kind)
 		assert.NotZero(t, holder.Lease, c.kind)
-		for _, err := range []error{ours.TryLock(soon(t)), ours.Lock(within(t, 200*time.Millisecond))} {
+		for _, err := range []error{ours.TryLock(soon(t)), ours.Lock(within(t, 150*time.Millisecond))} {
 			var by *etcdlock.LockedError
 			require.ErrorAs(t, err, &by, c.kind)
 			assert.Equal(t, etcdlock.LockedError{Name: name, Holder: holder.Identity, Token: holder.Token, Key: key}, *by, c.kind)
