@@ -17,5 +17,5 @@ func (i instant) add(d time.Duration) instant { return i + instant(d) }
 
 func (i instant) sub(j instant) time.Duration { return time.Duration(i - j) }
 
-// suspended is how long the machine has slept since it booted. A variable, so that tests can send it to sleep.
-var suspended = sleptSinceBoot
+// suspended is how long the machine has slept since clockStart. A variable, so that tests can send it to sleep.
+var suspended = sleptSinceStart

@@ -6,12 +6,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleptSinceBoot is CLOCK_BOOTTIME less CLOCK_MONOTONIC, on which Go's timers run and which stands still in suspend.
-// The two are read one after the other; see now for why the order is this one.
-func sleptSinceBoot() time.Duration {
-	var mono, boot unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+// bootStart is CLOCK_BOOTTIME at about clockStart, 0 if the kernel does not have it.
+var bootStart = bootTime()
+
+// sleptSinceStart is how much farther CLOCK_BOOTTIME has gone than Go's monotonic clock, which stands still in suspend.
+// The two are read one after the other; see now for why that is harmless.
+func sleptSinceStart() time.Duration {
+	if bootStart == 0 {
 		return 0
 	}
-	return time.Duration(boot.Nano() - mono.Nano())
+	return bootTime() - bootStart - time.Since(clockStart)
+}
+
+func bootTime() time.Duration {
+	var boot unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+		return 0
+	}
+	return time.Duration(boot.Nano())
 }

@@ -17,6 +17,7 @@ import (
 
 // eachSeesTheLeader has each kind lead in turn; every other way to ask or to observe shows it, its key and its value.
 func eachSeesTheLeader(t *testing.T, f *fleet) {
+	t.Helper()
 	name := t.Name()
 	e := etcdlock.NewElection(newSession(t, f.client), name)
 	old := concurrency.NewElection(oldSession(t, f), name)

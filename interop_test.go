@@ -73,6 +73,7 @@ func intersect(a, b []string) []string {
 
 // inOrder lets contenders queue one after another, in a random order, and looks in which order they hold.
 func inOrder(t *testing.T, f *fleet, seed uint64, kinds []maker) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 1))
 	name := t.Name()
 	var all []*contender
@@ -149,6 +150,7 @@ func (w *witness) enter(t *testing.T, kind, key string, inside func()) {
 // atRandom has two of each kind take the name, some of them trying only and some losing patience, and returns the
 // holds in their order.
 func atRandom(t *testing.T, f *fleet, seed uint64, kinds []maker, name *string) []string {
+	t.Helper()
 	if name == nil {
 		own := t.Name()
 		name = &own
@@ -192,6 +194,7 @@ func atRandom(t *testing.T, f *fleet, seed uint64, kinds []maker, name *string) 
 
 // eachSeesTheHold has each kind hold in turn, and the others find it.
 func eachSeesTheHold(t *testing.T, f *fleet) {
+	t.Helper()
 	name := t.Name()
 	ours := etcdlock.NewMutex(newSession(t, f.client), name)
 	theirs := concurrency.NewMutex(oldSession(t, f), name)
@@ -216,6 +219,7 @@ func eachSeesTheHold(t *testing.T, f *fleet) {
 
 // crashed kills a waiting and a holding etcdctl: both are stepped over when their leases end.
 func crashed(t *testing.T, f *fleet) {
+	t.Helper()
 	name := t.Name()
 	holds, lines := f.start(t, "lock", name, "--ttl", "2")
 	require.True(t, lines.Scan())
@@ -236,6 +240,7 @@ func crashed(t *testing.T, f *fleet) {
 
 // nested: a name within a name is another lock for ours, whoever holds it, while old clients wait for both.
 func nested(t *testing.T, f *fleet) {
+	t.Helper()
 	outer, inner := t.Name(), t.Name()+"/b"
 	ours, oursInner := etcdlock.NewMutex(newSession(t, f.client), outer), etcdlock.NewMutex(newSession(t, f.client), inner)
 	theirs, theirsInner := concurrency.NewMutex(oldSession(t, f), outer), concurrency.NewMutex(oldSession(t, f), inner)

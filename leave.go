@@ -28,11 +28,42 @@ func (t *ticket) leaveIf(in ...state) {
 	}
 }
 
+// leaveLocked leaves, with the deletion in the background.
 func (t *ticket) leaveLocked() {
+	if t.doomLocked() {
+		t.line.flyLocked()
+	}
+}
+
+// leaveNow is leave for a caller that waits for the deletion: it makes the first attempt itself, which saves two
+// changes of goroutine, and leaves the rest to the background.
+func (t *ticket) leaveNow(ctx context.Context) {
+	t.lease.alive()
+	s := t.line.s
+	s.mu.Lock()
+	due := t.state == held && t.doomLocked()
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	unhook := context.AfterFunc(t.lease.ctx, cancel)
+	more, err := t.line.attempt(ctx, 0)
+	unhook()
+	cancel()
+	if more || err != nil {
+		s.mu.Lock()
+		t.line.flyLocked()
+		s.mu.Unlock()
+	}
+}
+
+// doomLocked puts the ticket among the doomed, and reports whether the caller has to fly them.
+func (t *ticket) doomLocked() bool {
 	if t.lease.ctx.Err() != nil {
 		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
 		t.goneLocked(0, false)
-		return
+		return false
 	}
 	t.ruled = t.state == idle || t.state == held && !t.hold.lost()
 	if t.state == sending {
@@ -42,7 +73,7 @@ func (t *ticket) leaveLocked() {
 	t.line.doomed = append(t.line.doomed, t)
 	// Nobody can gain from an early deletion when the hold goes on to a ticket of this Session: it is sent with
 	// the ones after it. In every other case somebody may be waiting for it.
-	t.line.flushLocked(!t.ruled || t.next == nil || t.next.state != waiting)
+	return t.line.dueLocked(!t.ruled || t.next == nil || t.next.state != waiting)
 }
 
 // giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no
@@ -111,15 +142,21 @@ func (ln *line) settleLocked() {
 	}
 }
 
-// flushLocked sees to it that the doomed are deleted: by the flight under way when it comes back, or, if urgent, by
-// another one at once. Each flight carries every deletion that is not confirmed, the oldest first: a later ticket must
-// not be seen to go before an earlier one that was released before it.
-func (ln *line) flushLocked(urgent bool) {
-	if ln.flights == 0 || urgent && ln.flights < 8 && len(ln.doomed) <= maxOps {
+// dueLocked decides whether the doomed need a flight of their own now; the caller then flies it. Otherwise the flight
+// under way takes them when it comes back, unless it is urgent. Each flight carries every deletion that is not
+// confirmed, the oldest first: a later ticket must not be seen to go before an earlier one that was released before it.
+func (ln *line) dueLocked(urgent bool) bool {
+	due := ln.flights == 0 || urgent && ln.flights < 8 && len(ln.doomed) <= maxOps
+	if due {
 		ln.flights++
-		if !ln.s.spawnLocked(ln.fly) {
-			ln.flights--
-		}
+	}
+	return due
+}
+
+// flyLocked starts a flight in the background.
+func (ln *line) flyLocked() {
+	if !ln.s.spawnLocked(ln.fly) {
+		ln.flights-- // the Session is closed: the revoked lease takes the tickets
 	}
 }
 
@@ -127,49 +164,67 @@ func (ln *line) flushLocked(urgent bool) {
 func (ln *line) fly() {
 	s := ln.s
 	for n := 0; ; n++ {
-		s.mu.Lock()
-		ln.buryDoomedLocked()
-		batch := append([]*ticket(nil), ln.doomed[:min(len(ln.doomed), maxOps)]...)
-		if len(batch) == 0 {
+		more, err := ln.attempt(s.back, n)
+		switch {
+		case err == nil && !more:
+			return
+		case err == nil:
+			n = -1
+		case !sleep(s.back, min(20*time.Millisecond<<min(n, 6), time.Second)):
+			s.mu.Lock()
 			ln.flights--
 			s.mu.Unlock()
 			return
 		}
-		ops := make([]clientv3.Op, len(batch))
-		for i, t := range batch {
-			t.sent++
-			ops[i] = clientv3.OpDelete(t.key)
-		}
+	}
+}
+
+// attempt sends one Txn of deletions. The flight has ended when it returns without an error and without more to do.
+func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
+	s := ln.s
+	s.mu.Lock()
+	ln.buryDoomedLocked()
+	batch := append([]*ticket(nil), ln.doomed[:min(len(ln.doomed), maxOps)]...)
+	if len(batch) == 0 {
+		ln.flights--
 		s.mu.Unlock()
+		return false, nil
+	}
+	ops := make([]clientv3.Op, len(batch))
+	for i, t := range batch {
+		t.sent++
+		ops[i] = clientv3.OpDelete(t.key)
+	}
+	s.mu.Unlock()
 
-		ctx, cancel := context.WithTimeout(s.back, s.patience(n))
-		resp, err := s.client.Txn(ctx).Then(ops...).Commit()
-		cancel()
+	ctx, cancel := context.WithTimeout(ctx, s.patience(n))
+	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
+	cancel()
 
-		s.mu.Lock()
-		if ln.last = unanswered(err); err == nil {
-			n = -1
-			for i, t := range batch {
-				found := resp.Responses[i].GetResponseDeleteRange().Deleted > 0
-				t.goneLocked(resp.Header.Revision, found)
-				if !found && t.sent == 1 {
-					s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
-				}
-			}
-		} else if !transient(err) {
-			for _, t := range batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ln.last = unanswered(err)
+	if err != nil {
+		for _, t := range batch {
+			if !transient(err) {
 				t.refused = err // tried again all the same: permissions come back
 				t.tellLocked()
 			}
 		}
-		s.mu.Unlock()
-		if err != nil && !sleep(s.back, min(20*time.Millisecond<<min(n, 6), time.Second)) {
-			s.mu.Lock()
-			ln.flights--
-			s.mu.Unlock()
-			return // the Session is closed: the revoked lease takes them
+		return true, err
+	}
+	for i, t := range batch {
+		found := resp.Responses[i].GetResponseDeleteRange().Deleted > 0
+		t.goneLocked(resp.Header.Revision, found)
+		if !found && t.sent == 1 {
+			s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
 		}
 	}
+	if ln.buryDoomedLocked(); len(ln.doomed) == 0 {
+		ln.flights--
+		return false, nil
+	}
+	return true, nil
 }
 
 // buryDoomedLocked drops from the list what is confirmed, and what went with its lease.

@@ -199,7 +199,7 @@ func (ln *line) giveUp() {
 // handed over instead.
 func (t *ticket) linger() bool {
 	s, ln := t.line.s, t.line
-	if s.opts.linger == 0 || !t.relay || !t.lease.alive() {
+	if s.opts.linger == 0 || !t.relay {
 		return false
 	}
 	s.mu.Lock()

@@ -74,10 +74,10 @@ func (o *observer) follow(ctx context.Context) error {
 // does one that is ahead of a store restored from a backup. Where the read knows more, the pass ends and the next one
 // opens its watch on another stream.
 func (o *observer) pass(ctx context.Context) error {
-	gen := o.s.gen.Load()
+	gen := o.s.streams.gen.Load()
 	wctx, cancel := context.WithCancel(streamContext(ctx, gen))
 	defer cancel()
-	limit := time.AfterFunc(o.s.patience(1), cancel)
+	limit := o.s.streams.limit(o.s.patience(1), cancel)
 	events := o.s.client.Watch(wctx, o.line.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	var first clientv3.WatchResponse
 	select {
@@ -88,10 +88,14 @@ func (o *observer) pass(ctx context.Context) error {
 		limit.Stop()
 		return refusal(err)
 	}
-	if !limit.Stop() || !first.Created {
-		o.s.freshStream(gen)
+	limit.Stop()
+	if wctx.Err() != nil || !first.Created {
+		if ctx.Err() == nil {
+			o.s.freshStream(gen)
+		}
 		return errUnanswered
 	}
+	o.s.streams.confirmed.Add(1)
 	if err := o.relist(ctx); err != nil {
 		return err
 	}

@@ -19,7 +19,10 @@ func (t *ticket) release(ctx context.Context, again bool) error {
 		if !lost && t.linger() {
 			return nil
 		}
-		t.leave()
+		if ctx.Err() == nil {
+			t.leaveNow(ctx)
+		}
+		t.leave() // unless it has left
 		switch {
 		case lost && errors.Is(cause, ErrClosed):
 			return ErrClosed

@@ -33,10 +33,10 @@ type Session struct {
 	closed  chan struct{} // closed when Close is done
 	wg      sync.WaitGroup
 
-	poke  chan struct{} // asks keep for a check now
-	holds chan struct{} // tells stand that something is held
-	gen   atomic.Int64  // which watch stream is in use, see watch.go
-	rtt   atomic.Int64  // of the last answered renewal or grant, in ns
+	poke    chan struct{} // asks keep for a check now
+	holds   chan struct{} // tells stand that something is held
+	streams *streams      // which watch stream is in use
+	rtt     atomic.Int64  // of the last answered renewal or grant, in ns
 
 	mu      sync.Mutex // guards what follows, and the fields of lines, tickets and leases that say so
 	lease   *lease     // the newest; may be over
@@ -82,6 +82,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		return nil, fmt.Errorf("etcdlock: new session: no lease granted: %w", err)
 	}
 	s.rtt.Store(int64(now().sub(start)))
+	s.streams = streamsOf(client)
 	s.closing, s.shut = context.WithCancelCause(context.Background())
 	s.back, s.stop = context.WithCancel(context.Background())
 	s.lease = l
@@ -143,6 +144,7 @@ func (s *Session) Close() error {
 	s.mu.Unlock()
 	s.stop()
 	s.wg.Wait()
+	s.streams.release(s.client)
 	if err != nil {
 		return fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.id, l.ttl, err)
 	}

@@ -11,10 +11,8 @@ import (
 
 // The deadline of a hold, to the nanosecond, in fake time.
 
-const (
-	ttl15   = 15 * time.Second
-	trust15 = ttl15 - ttl15/marginPart
-)
+// trust15 is how long a hold can be relied on under the default TTL of 15 s. A literal, so that it holds the margin.
+const trust15 = 14250 * time.Millisecond
 
 // until waits for a moment of the bubble's time and for what that moment starts.
 func until(at time.Time) {
@@ -162,7 +160,12 @@ func TestTimeTheSmallerOfAskedAndGrantedCounts(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		asked, granted int64
-	}{{"granted more", 10, 12}, {"granted much more", 2, 60}, {"granted less", 15, 6}} {
+		trust          time.Duration
+	}{
+		{"granted more", 10, 12, 9500 * time.Millisecond},
+		{"granted much more", 2, 60, 1900 * time.Millisecond},
+		{"granted less", 15, 6, 5700 * time.Millisecond},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				e.only("grant", fault{ttl: c.granted})
@@ -175,8 +178,7 @@ func TestTimeTheSmallerOfAskedAndGrantedCounts(t *testing.T) {
 					until(time.Now().Add(10 * time.Millisecond))
 				}
 				e.away()
-				ttl := time.Duration(min(c.asked, c.granted)) * time.Second
-				requireEnd(t, m.Context(), e.at("keepalive").Add(ttl-ttl/marginPart))
+				requireEnd(t, m.Context(), e.at("keepalive").Add(c.trust))
 			})
 		})
 	}
@@ -194,7 +196,7 @@ func TestTimeEachRenewalsOwnTTLCounts(t *testing.T) {
 		})
 		until(time.Now().Add(time.Second)) // one is made soon after the hold has begun
 		require.Equal(t, 1, e.count("keepalive"))
-		requireEnd(t, m.Context(), e.at("keepalive").Add(4*time.Second-200*time.Millisecond))
+		requireEnd(t, m.Context(), e.at("keepalive").Add(3800*time.Millisecond))
 	})
 }
 

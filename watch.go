@@ -3,12 +3,8 @@ package etcdlock
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc/metadata"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,32 +20,6 @@ type watch struct {
 	cancel context.CancelFunc
 }
 
-// streams counts the watch streams that were asked for because an older one was found stuck.
-var streams atomic.Int64
-
-// streamContext decides which stream of the client a watch goes to: those with equal metadata share one.
-func streamContext(ctx context.Context, gen int64) context.Context {
-	if gen > 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, "etcdlock-stream", strconv.FormatInt(gen, 10))
-	}
-	return clientv3.WithRequireLeader(ctx)
-}
-
-// freshStream moves the Session's watches to a new stream, unless somebody has moved them since gen. Everyone that
-// waits looks again and reopens its watch there.
-func (s *Session) freshStream(gen int64) {
-	if !s.gen.CompareAndSwap(gen, streams.Add(1)) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.lease.tickets {
-		if t.state == waiting {
-			t.nudgeLocked()
-		}
-	}
-}
-
 // follow makes sure that w follows p. When it had to open a watch it returns the revision that the watch starts
 // after: what happened to the key up to then must be read.
 //
@@ -62,22 +32,24 @@ func (w *watch) follow(ctx context.Context, s *Session, p peer) (from int64, err
 // open is follow with other options than a single key's deletion asks for.
 func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.OpOption) (from int64, err error) {
 	opts = append(opts, clientv3.WithCreatedNotify())
-	if w.cancel != nil && w.peer == p && w.gen == s.gen.Load() {
+	if w.cancel != nil && w.peer == p && w.gen == s.streams.gen.Load() {
 		return 0, nil
 	}
 	w.stop()
 	var last error
 	for n := 0; ; n++ {
-		gen := s.gen.Load()
+		gen := s.streams.gen.Load()
 		wctx, cancel := context.WithCancel(streamContext(ctx, gen))
-		limit := time.AfterFunc(s.patience(n), cancel)
+		limit := s.streams.limit(s.patience(n), cancel)
 		events := s.client.Watch(wctx, p.key, opts...)
 		var first clientv3.WatchResponse
 		select {
 		case first = <-events:
 		case <-wctx.Done():
 		}
-		if limit.Stop() && first.Created && first.Err() == nil {
+		limit.Stop()
+		if wctx.Err() == nil && first.Created && first.Err() == nil {
+			s.streams.confirmed.Add(1)
 			*w = watch{peer: p, gen: gen, events: events, cancel: cancel}
 			return first.Header.Revision, nil
 		}

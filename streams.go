@@ -1,0 +1,91 @@
+package etcdlock
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file chooses the stream of the etcd client that watches go to. The client puts watches with equal metadata on
+// one stream, and so on one member; when that member freezes, nothing is told and nothing fails. Then the watches
+// move to a stream with other metadata.
+
+// streams is what the Sessions of one client share, so that they share its watch streams too.
+type streams struct {
+	gen       atomic.Int64 // part of the metadata
+	confirmed atomic.Int64 // watches confirmed so far
+	users     int          // guarded by allStreams
+}
+
+var allStreams = struct {
+	sync.Mutex
+	of map[*clientv3.Client]*streams
+}{of: make(map[*clientv3.Client]*streams)}
+
+// streamsOf returns the client's, for one Session more.
+func streamsOf(client *clientv3.Client) *streams {
+	allStreams.Lock()
+	defer allStreams.Unlock()
+	st := allStreams.of[client]
+	if st == nil {
+		st = new(streams)
+		allStreams.of[client] = st
+	}
+	st.users++
+	return st
+}
+
+// release is called once by each Session, when it has closed.
+func (st *streams) release(client *clientv3.Client) {
+	allStreams.Lock()
+	defer allStreams.Unlock()
+	if st.users--; st.users == 0 {
+		delete(allStreams.of, client)
+	}
+}
+
+// limit calls cancel when no watch at all has been confirmed for d. The client opens the watches of a stream one after
+// another, so a crowd takes its time on a stream that is well.
+func (st *streams) limit(d time.Duration, cancel func()) *time.Timer {
+	seen := st.confirmed.Load()
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Hour, func() {
+		if n := st.confirmed.Load(); n != seen {
+			seen = n
+			timer.Reset(d)
+			return
+		}
+		cancel()
+	})
+	timer.Reset(d)
+	return timer
+}
+
+// streamContext is for a watch on the stream gen.
+func streamContext(ctx context.Context, gen int64) context.Context {
+	if gen > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "etcdlock-stream", strconv.FormatInt(gen, 10))
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+// freshStream moves watches to a new stream, unless somebody has moved them since gen. Everyone of this Session that
+// waits looks again and reopens its watch there; those of other Sessions follow when they next look.
+func (s *Session) freshStream(gen int64) {
+	if !s.streams.gen.CompareAndSwap(gen, gen+1) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.lease.tickets {
+		if t.state == waiting {
+			t.nudgeLocked()
+		}
+	}
+}
