@@ -1,0 +1,291 @@
+/*
+ * Who holds: tickets in etcd, each waiting for its predecessor alone, with requests that
+ * arrive late or twice, contenders that give up, hand-overs in memory, and a lease that
+ * dies.
+ *
+ * Contenders 0 and 1 are goroutines of one Session, contender 2 is a Session of its own.
+ * Contender 0 locks twice, the others once. Each time a contender is either patient, and
+ * waits for ever, or may give up at any moment.
+ *
+ * The properties: no two hold at once; tokens strictly increase; when a hold begins, no
+ * guard of an earlier one is still true; and every patient waiter gets its turn. For the
+ * last, ./check also asks that the model has no cycles: then every run comes to an end,
+ * and a waiter left behind is an end in which a process has not finished.
+ *
+ * That a lost lease ends its holds before etcd removes the tickets is shown by lease.pml
+ * and taken for granted here.
+ *
+ * The good model is this file without -D but LATE_PUTS and LOSSES, which set its size. The
+ * others each break one rule. docs/model.md says which function stands for what.
+ */
+
+#ifndef LATE_PUTS
+#define LATE_PUTS 1
+#endif
+#define N 3
+#define T 4
+#define NONE 9
+
+#define SESSION(i) (i / 2)			/* 0 and 1 share one, 2 has its own */
+#define ROUNDS(i) (i == 0 -> 2 : 1)
+#ifdef NAME_REUSED			/* broken: the name is the lease's alone, as in concurrency */
+#define NAME(i, r) (i + 1)
+#else					/* lease-n, n never used again: 0, 1; 2; 3 */
+#define NAME(i, r) (i == 0 -> r : i + 1)
+#endif
+#define SESSION_OF(x) (x / 3)		/* of the ticket's owner */
+
+/* --- etcd and the network ---------------------------------------------- */
+byte rev[T];		/* create revision of each ticket, 0: not there */
+byte last;		/* the newest create revision */
+bool del_flying[T];	/* a delete of this name is under way */
+bool put_flying[T];	/* an enqueue, or its second copy, is under way */
+byte late_puts;		/* so many were, up to LATE_PUTS in one run */
+bool doomed[2];		/* the Session's first lease is going to be lost */
+bool lost[2];		/* the Session's first lease is past its bound ... */
+bool revoked[2];	/* ... and removed by etcd */
+bool on_second[T];	/* ticket is on the Session's second lease */
+
+/* --- what a Session knows ----------------------------------------------- */
+#define UNUSED 0
+#define LIVE 1		/* queued or holding */
+#define HANDED 2	/* held, released, and its guard was never given out */
+#define LEFT 3		/* over in any other way */
+byte state[T];
+bool holding[N];
+byte held_at[T];	/* the token a HANDED ticket held with */
+bool guard[T];		/* a guard was given out, and what it compares is still there */
+
+/* --- what the properties need ------------------------------------------- */
+byte holders, last_token;
+hidden byte x, n;	/* scratch, zero between steps */
+
+/* The nearest ticket below revision r (NONE if r is the lowest), and how many there are. */
+inline below(r) {
+	pred = NONE; n = 0; x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->
+		if
+		:: rev[x] != 0 && rev[x] < r ->
+			n++;
+			if
+			:: pred == NONE || rev[x] > rev[pred] -> pred = x
+			:: else
+			fi
+		:: else
+		fi;
+		x++
+	od;
+	known = (n == 1);	/* the lowest holds */
+	pred_rev = (pred == NONE -> 0 : rev[pred]);
+	n = 0; x = 0
+}
+
+/* What is not needed any more is zeroed: fewer states. */
+inline forget() {
+	t = 0; token = 0; pred = NONE; pred_rev = 0; known = false; patient = false; was_lost = false
+}
+
+inline begin_hold() {
+	holders++;
+	holding[i] = true;
+	assert(holders == 1);
+#ifdef REACH_SECOND_LEASE	/* not a bug: shows that a hold on the next lease is reached */
+	assert(!was_lost);
+#endif
+#ifndef ONLY_EXCLUSION
+	assert(token > last_token);
+	last_token = token;
+	x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->	/* a guarded transaction of an earlier hold would fail now */
+		assert(!guard[x] || x == t);
+		x++
+	od;
+#endif
+	x = 0; pred = NONE; pred_rev = 0; known = false; patient = false
+}
+
+inline start(p) {
+	t = NAME(i, round); round++;
+	state[t] = LIVE; guard[t] = false; held_at[t] = 0;
+	token = 0; pred = NONE; pred_rev = 0; known = false;
+	was_lost = lost[SESSION(i)];
+	on_second[t] = was_lost;
+	patient = p
+}
+
+/* One Txn puts the ticket, and names who is ahead. A ticket that is there already was
+ * sent twice, so it is ours. */
+inline put() {
+	if
+	:: rev[t] == 0 -> last++; rev[t] = last
+	:: else
+	fi;
+	token = rev[t]
+}
+
+inline release(to) {
+	holding[i] = false; holders--;
+	del_flying[t] = true; state[t] = to;
+	if
+	:: to == HANDED -> held_at[t] = token
+	:: else
+	fi;
+	forget()
+}
+
+#ifdef HANDOVER_FROM_WAITER	/* broken: who gave up hands over what it never had */
+#define LEAVE_AS HANDED
+#define LEAVE_HELD held_at[t] = token;
+#else
+#define LEAVE_AS LEFT
+#define LEAVE_HELD
+#endif
+#define MAY_START (round < ROUNDS(i) && rev[NAME(i, round)] == 0)
+#define ALIVE (lost[SESSION(i)] == was_lost)
+
+proctype Contender(byte i) {
+	byte round, t, token, pred = NONE, pred_rev;
+	bool patient, known, was_lost;
+
+again:	/* Register the name, then send the enqueue: it is answered, or is not. */
+	if
+	:: round == ROUNDS(i) -> goto done
+	:: d_step { MAY_START -> start(true); put(); below(token) }
+	:: d_step { MAY_START -> start(false); put(); below(token) }
+	/* The same, and the client sends it twice. */
+	:: d_step { MAY_START && late_puts < LATE_PUTS ->
+		start(true); put(); below(token); put_flying[t] = true; late_puts++ }
+	:: d_step { MAY_START && late_puts < LATE_PUTS ->
+		start(false); put(); below(token); put_flying[t] = true; late_puts++ }
+	/* No answer before the context or the lease is over; the request may still come. */
+	:: d_step { MAY_START && late_puts < LATE_PUTS ->
+		start(false); put_flying[t] = true; late_puts++; state[t] = LEFT; forget() }
+		goto again
+	fi;
+	do
+	:: d_step { !ALIVE -> state[t] = LEFT; forget() }
+		goto again		/* queues anew on the next lease */
+	:: d_step { !patient -> state[t] = LEAVE_AS; del_flying[t] = true; LEAVE_HELD forget() }
+		goto again		/* gives up */
+	:: d_step { pred == NONE && ALIVE -> begin_hold() }
+		goto held
+	/* Released by a neighbour in the same Session: any other contender's revision
+	 * is higher than ours. The revision has to be the one it held with: a second
+	 * copy of its enqueue can arrive after its deletion and put the same name at
+	 * the end of the queue. */
+	:: d_step { pred != NONE && ALIVE &&
+#ifndef HANDOVER_BY_NAME	/* broken: the name alone */
+		pred_rev == held_at[pred] &&
+#endif
+		state[pred] == HANDED && SESSION_OF(pred) == SESSION(i) ->
+#ifdef REACH_HANDOVER		/* not a bug: shows that it happens, the deletion being under way */
+		assert(!(del_flying[pred] && rev[pred] != 0));
+#endif
+		begin_hold() }
+		goto held
+	/* Gone in etcd. Compared by revision, not by existence. What is seen then
+	 * is acted on in a later step. */
+	:: d_step { pred != NONE && ALIVE && rev[pred] != pred_rev ->
+		if
+#ifdef NO_RECHECK		/* broken: gone, so it is our turn */
+		:: true -> pred = NONE; pred_rev = 0
+#else
+		:: known -> pred = NONE; pred_rev = 0	/* it held, so we are the lowest */
+		:: else -> below(token)
+#endif
+		fi }
+	od;
+held:	/* Release; the guard was given out meanwhile, or was not. Unlock may wait for the
+	 * deletion or may not: either way, it goes on. */
+	if
+#ifdef GUARD_IGNORED		/* broken: hands over though the guard is out */
+	:: d_step { holding[i] -> guard[t] = true; release(HANDED) }
+#else
+	:: d_step { holding[i] -> guard[t] = true; release(LEFT) }
+#endif
+	:: d_step { holding[i] -> release(HANDED) }
+	:: d_step { !holding[i] -> state[t] = LEFT; forget() }	/* lost: not ours to hand over */
+	fi;
+	goto again;
+done:	skip
+}
+
+/* Requests arrive in any order, as late as they like. A request
+ * that never arrives is one that arrives when nobody looks any more. */
+#define NET(x) \
+	:: d_step { del_flying[x] -> del_flying[x] = false; rev[x] = 0; guard[x] = false } \
+	:: d_step { put_flying[x] -> put_flying[x] = false; \
+		if \
+		:: rev[x] == 0 && (on_second[x] || !revoked[SESSION_OF(x)]) -> \
+			last++; rev[x] = last \
+		:: else \
+		fi }
+
+/* Lists what is there, compares with what is known to be in use, deletes the rest. */
+#define JANITOR(x) \
+	:: d_step { rev[x] != 0 && state[x] != LIVE && !del_flying[x] -> rev[x] = 0; guard[x] = false }
+
+/* A lease dies: first its holds end, all in one instant because all ask one clock; later
+ * etcd removes its tickets, all at one revision. */
+inline lose(s) {
+	lost[s] = true; x = 0;
+	do
+	:: x == N -> break
+	:: x < N ->
+		if
+		:: SESSION(x) == s && holding[x] -> holding[x] = false; holders--
+		:: else
+		fi;
+		x++
+	od;
+	x = 0
+}
+
+inline revoke(s) {
+	revoked[s] = true; x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->
+		if
+		:: SESSION_OF(x) == s && !on_second[x] -> rev[x] = 0; guard[x] = false; del_flying[x] = false
+		:: else
+		fi;
+		x++
+	od;
+	x = 0
+}
+
+active proctype Net() {
+end:	do
+#ifdef NAME_REUSED		/* the first copy of a delete; the second stays under way */
+	:: d_step { del_flying[1] -> rev[1] = 0; guard[1] = false }
+#endif
+	NET(0) NET(1) NET(2) NET(3)
+#ifndef NO_JANITOR
+	JANITOR(0) JANITOR(1) JANITOR(2) JANITOR(3)
+#endif
+	:: d_step { doomed[0] && !lost[0] -> lose(0) }
+	:: d_step { doomed[1] && !lost[1] -> lose(1) }
+	:: d_step { lost[0] && !revoked[0] -> revoke(0) }
+	:: d_step { lost[1] && !revoked[1] -> revoke(1) }
+	od
+}
+
+/* Whether a lease will be lost is settled at the start, and when is not: so that a loss
+ * that might still come cannot hide a waiter that is stuck. */
+init {
+	atomic {
+		if
+		:: true
+#ifdef LOSSES
+		:: doomed[0] = true
+		:: doomed[1] = true
+#endif
+		fi;
+		run Contender(0); run Contender(1); run Contender(2)
+	}
+}
