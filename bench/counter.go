@@ -73,7 +73,11 @@ func (c counts) String() string {
 type counter struct {
 	n            [kinds]atomic.Int64
 	watchStreams atomic.Int64 // open now
-	lastTxn      atomic.Int64 // when the newest Txn was answered, in ns of time.Since(epoch)
+
+	// Of the newest of each, in ns of time.Since(epoch).
+	sentTxn   atomic.Int64 // a Txn or delete was handed to gRPC
+	lastTxn   atomic.Int64 // a Txn was answered
+	lastEvent atomic.Int64 // an event came up from gRPC
 }
 
 var epoch = time.Now()
@@ -97,6 +101,9 @@ func (c *counter) unary(ctx context.Context, method string, req, reply any, cc *
 	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	k := kindOf(req)
 	c.n[k].Add(1)
+	if k == txnWrite || k == del {
+		c.sentTxn.Store(int64(time.Since(epoch)))
+	}
 	err := invoke(ctx, method, req, reply, cc, opts...)
 	if k == txnWrite && err == nil {
 		c.lastTxn.Store(int64(time.Since(epoch)))
@@ -180,6 +187,9 @@ func (s *countedStream) SendMsg(m any) error {
 
 func (s *countedStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
+	if r, ok := m.(*pb.WatchResponse); ok && len(r.Events) > 0 {
+		s.c.lastEvent.Store(int64(time.Since(epoch)))
+	}
 	if err != nil && s.watch && s.closed.CompareAndSwap(false, true) {
 		s.c.watchStreams.Add(-1)
 	}

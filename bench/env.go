@@ -24,6 +24,7 @@ type env struct {
 	members   int
 	busy      bool
 	short     bool
+	verbose   bool // show what was sent, by kind
 	endpoints []string
 	delayed   []string // the same members behind a proxy that delays
 	rtt       time.Duration

@@ -12,6 +12,8 @@ import (
 // is against it, measured in the same run.
 type floor struct {
 	a, b  *clientv3.Client // who deletes, who waits
+	na    *counter
+	nb    *counter
 	lease clientv3.LeaseID
 	key   string
 	gone  <-chan time.Time // when b saw the key deleted
@@ -19,16 +21,16 @@ type floor struct {
 }
 
 func newFloor(ctx context.Context, e *env, endpoints []string) (*floor, error) {
-	a, _, err := newClient(endpoints)
+	a, na, err := newClient(endpoints)
 	if err != nil {
 		return nil, err
 	}
-	b, _, err := newClient(endpoints)
+	b, nb, err := newClient(endpoints)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	f := &floor{a: a, b: b, key: e.name("floor") + "/0"}
+	f := &floor{a: a, b: b, na: na, nb: nb, key: e.name("floor") + "/0"}
 	done := make(chan struct{})
 	close(done)
 	f.stop = func() { cancel(); <-done; _ = a.Close(); _ = b.Close() }

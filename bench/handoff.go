@@ -117,6 +117,7 @@ type scene struct {
 	age      time.Duration // how long the waiters have waited at the release
 	lines    int           // queues prepared together, to age together
 	handoffs int           // at most, per line
+	holds    time.Duration // how long each holder keeps it before it releases
 	election bool
 	quitter  bool // the first waiter gives up before the release
 }
@@ -144,6 +145,9 @@ func (p *pool) handoffs(ctx context.Context, e *env, s scene, into *sample) (err
 	pause(ctx, s.age)
 	for _, l := range lines {
 		for range min(s.handoffs, s.clients-1) {
+			if s.holds > 0 {
+				pause(ctx, s.holds)
+			}
 			d, err := l.handoff(ctx)
 			if err != nil {
 				return fmt.Errorf("%s: handoff: %w", p.lib.name, err)

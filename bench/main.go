@@ -28,6 +28,7 @@ type config struct {
 	out     string
 	members int
 	profile string
+	verbose bool
 }
 
 func main() {
@@ -37,6 +38,7 @@ func main() {
 	flag.StringVar(&c.out, "out", "", "directory for performance-table.md and performance.svg")
 	flag.IntVar(&c.members, "members", 0, "only on this many members, 1 or 3")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile here")
+	flag.BoolVar(&c.verbose, "v", false, "show the requests of some rows by kind")
 	list := flag.Bool("list", false, "name the rows")
 	holdLib := flag.String("hold", "", "internal: the process that the takeover row kills")
 	holdName := flag.String("hold-name", "", "internal")
@@ -105,7 +107,7 @@ func bench(ctx context.Context, c config) error {
 }
 
 func onCluster(ctx context.Context, c config, r *report, members int) error {
-	e := &env{members: members, short: c.short}
+	e := &env{members: members, short: c.short, verbose: c.verbose}
 	defer e.close()
 	if err := startServers(ctx, e); err != nil {
 		return err

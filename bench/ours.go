@@ -32,4 +32,6 @@ func (s ownSession) election(name string) election { return etcdlock.NewElection
 var errOursLocked = etcdlock.ErrLocked
 
 // lingering opens a session that keeps its locks for a while after Unlock.
-var lingering func(ctx context.Context, c *clientv3.Client, ttl, d time.Duration) (session, error)
+func lingering(ctx context.Context, c *clientv3.Client, ttl, d time.Duration) (session, error) {
+	return oursSession(ctx, c, etcdlock.WithTTL(ttl), etcdlock.WithLinger(d))
+}

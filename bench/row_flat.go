@@ -37,10 +37,10 @@ func flatHandoff(ctx context.Context, e *env, r *report) error {
 			if err := f.handoffs(ctx, 20, &bare); err != nil {
 				return err
 			}
-			if err := p.handoffs(ctx, e, scene{clients: 2, age: old, lines: 20, handoffs: 1}, got[k][2]); err != nil {
+			if err := p.handoffs(ctx, e, scene{clients: 2, age: old, lines: 20, handoffs: 1, holds: briefly}, got[k][2]); err != nil {
 				return err
 			}
-			s := scene{clients: real, extra: 5000 - real, age: old, lines: 1, handoffs: real - 1}
+			s := scene{clients: real, extra: 5000 - real, age: old, lines: 1, handoffs: real - 1, holds: briefly}
 			if err := p.handoffs(ctx, e, s, got[k][5000]); err != nil {
 				return err
 			}

@@ -10,6 +10,10 @@ import (
 // have anything left to do for it.
 const old = 150 * time.Millisecond
 
+// A holder keeps the lock this long where releasing at once is not the point:
+// the next one has then had the time to see that it is next.
+const briefly = 5 * time.Millisecond
+
 // handoff is the time from the call of Unlock until the next contender has
 // returned from Lock. The floor is a bare delete until a watcher that waits
 // for it has the event.
@@ -25,8 +29,9 @@ func handoff(ctx context.Context, e *env, r *report) error {
 		scene
 	}{
 		{"waiters queued long ago", 3, scene{clients: 2, age: old, lines: 15, handoffs: 1}},
-		{"waiters queued long ago", 3, scene{clients: 8, age: old, lines: 2, handoffs: 7}},
-		{"waiters queued long ago", 2, scene{clients: 64, age: old, lines: 1, handoffs: 63}},
+		{"waiters queued long ago", 3, scene{clients: 8, age: old, lines: 2, handoffs: 7, holds: briefly}},
+		{"waiters queued long ago", 2, scene{clients: 64, age: old, lines: 1, handoffs: 63, holds: briefly}},
+		{"released as soon as held", 2, scene{clients: 64, age: old, lines: 1, handoffs: 63}},
 		{"waiters queued 10 ms ago", 25, scene{clients: 2, age: 10 * time.Millisecond, lines: 1, handoffs: 1}},
 		{"waiters just queued", 30, scene{clients: 2, lines: 1, handoffs: 1}},
 		{"waiters just queued", 6, scene{clients: 8, lines: 1, handoffs: 7}},
@@ -48,11 +53,11 @@ func handoff1000(ctx context.Context, e *env, r *report) error {
 	}
 	defer done()
 	for _, age := range []time.Duration{old, 0} {
-		what := "waiters queued long ago"
+		what, holds := "waiters queued long ago", briefly
 		if age == 0 {
-			what = "waiters just queued"
+			what, holds = "waiters just queued", 0
 		}
-		s := scene{clients: 1000, age: age, lines: 1, handoffs: 60}
+		s := scene{clients: 1000, age: age, lines: 1, handoffs: 60, holds: holds}
 		if err := handoffScene(ctx, e, r, "handoff1000", ps, what, 1, s); err != nil {
 			return err
 		}

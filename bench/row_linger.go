@@ -11,9 +11,6 @@ import (
 // linger is the loop of one goroutine that locks and unlocks with nobody
 // beside it, and what a contender waits who comes by every second.
 func linger(ctx context.Context, e *env, r *report) error {
-	if lingering == nil {
-		return nil // no such option yet
-	}
 	l := lib{name: "etcdlock lingering", session: func(ctx context.Context, c *clientv3.Client, ttl time.Duration) (session, error) {
 		return lingering(ctx, c, ttl, 5*time.Second)
 	}}

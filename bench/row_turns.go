@@ -29,6 +29,7 @@ func turns(ctx context.Context, e *env, r *report) error {
 	}{{2, 30}, {8, 0}, {64, 3}} {
 		var bare sample
 		got := make([]sample, len(ps))
+		perTurn := make([]sample, len(ps))
 		for round := range e.pick(3, 1) {
 			if err := f.handoffs(ctx, 40, &bare); err != nil {
 				return err
@@ -36,11 +37,17 @@ func turns(ctx context.Context, e *env, r *report) error {
 			for k := range ps {
 				k = (k + round) % len(ps)
 				name := e.name("turns")
+				before, start := ps[k].requests(), time.Now()
 				n, err := takeTurns(ctx, time.Duration(e.pick(1500, 700))*time.Millisecond, mutexes(ps[k].sessions[:c.clients], name))
 				if err != nil {
 					return fmt.Errorf("%s: %w", ps[k].lib.name, err)
 				}
 				got[k].add(n)
+				sent := ps[k].requests().sub(before)
+				perTurn[k].add(float64(sent.total()) / (n * time.Since(start).Seconds()))
+				if e.verbose {
+					fmt.Println(ps[k].lib.name, sent)
+				}
 			}
 		}
 		o, t := got[0].median(), got[1].median()
@@ -49,7 +56,8 @@ func turns(ctx context.Context, e *env, r *report) error {
 			g = atLeast(ratio(o, t), c.least, overTheirs)
 		}
 		r.add(result{row: "turns", what: fmt.Sprintf("%d clients taking turns", c.clients), where: e.where(), unit: "/s",
-			floor: ratio(1000, bare.median()), ours: o, theirs: t, goal: g, x: c.clients})
+			floor: ratio(1000, bare.median()), ours: o, theirs: t, goal: g, x: c.clients,
+			note: fmt.Sprintf("requests a turn %s / %s", number(perTurn[0].median()), number(perTurn[1].median()))})
 	}
 	return nil
 }

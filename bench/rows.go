@@ -20,6 +20,7 @@ var rows = []row{
 	{"trylock", tryLock, idle},
 	{"handoff", handoff, anywhere},
 	{"handoff1000", handoff1000, anywhere},
+	{"split", split, oneIdle},
 	{"turns", turns, anywhere},
 	{"process", process, anywhere},
 	{"flat", flat, idle},
