@@ -161,9 +161,9 @@ func (ln *line) settle(ctx context.Context) error {
 			return nil
 		}
 		t, last := ln.doomed[len(ln.doomed)-1], ln.last
-		changed, refused := t.changedLocked(), t.refused
+		changed, refused := t.changedLocked(), t.refused != nil
 		s.mu.Unlock()
-		if refused != nil {
+		if refused {
 			return nil // no use waiting; etcd will say what it thinks of this client
 		}
 		select {

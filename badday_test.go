@@ -187,6 +187,7 @@ func TestLockerPanicsForMisuseAndLogsLosses(t *testing.T) {
 	l := etcdlock.NewMutex(s, "locker").Locker()
 	require.Panics(t, l.Unlock)
 	l.Lock()
+	require.Len(t, keysUnder(t, client, "locker/"), 1)
 	l.Unlock()
 	require.Panics(t, l.Unlock)
 	m := etcdlock.NewMutex(s, "locker")

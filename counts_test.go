@@ -40,7 +40,7 @@ func TestUncontendedLockAndUnlockAreTwoRequestsAndTwoCommits(t *testing.T) {
 		for range 10 {
 			cycle()
 		}
-		assert.Equal(t, map[string]int{"Txn": 20}, tp.requests(), what)
+		assert.Equal(t, map[string]int{"Txn": 10, "DeleteRange": 10}, tp.requests(), what)
 		assert.Equal(t, rev+20, revision(t, client), what)
 	}
 }

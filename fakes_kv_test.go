@@ -109,6 +109,22 @@ func (e *etcd) Txn(ctx context.Context, r *pb.TxnRequest, _ ...grpc.CallOption) 
 	return resp, err
 }
 
+func (e *etcd) DeleteRange(
+	ctx context.Context, r *pb.DeleteRangeRequest, _ ...grpc.CallOption,
+) (resp *pb.DeleteRangeResponse, err error) {
+	err = e.serve(ctx, "write", func(f fault) error {
+		resp = &pb.DeleteRangeResponse{}
+		if key := string(r.Key); e.keys[key] != nil {
+			resp.Deleted = 1
+			e.rev++
+			e.deleteLocked(key)
+		}
+		resp.Header = e.header(f)
+		return nil
+	})
+	return resp, err
+}
+
 func (e *etcd) txnLocked(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	resp := &pb.TxnResponse{Succeeded: true}
 	for _, c := range r.Compare {

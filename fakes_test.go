@@ -34,7 +34,7 @@ var errAway = status.Error(codes.Unavailable, "connection refused")
 
 // etcd is the server. The names of its calls are grant, keepalive, revoke, ttl, read, write and watch.
 type etcd struct {
-	pb.KVClient // of which Range and Txn are there
+	pb.KVClient // of which Range, DeleteRange and Txn are there
 	clientv3.Lease
 
 	mu      sync.Mutex // guards what follows; never held while waiting

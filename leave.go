@@ -198,7 +198,7 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	s.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(ctx, s.patience(n))
-	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
+	found, at, err := s.delete(ctx, ops)
 	cancel()
 
 	s.mu.Lock()
@@ -214,9 +214,8 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 		return true, err
 	}
 	for i, t := range batch {
-		found := resp.Responses[i].GetResponseDeleteRange().Deleted > 0
-		t.goneLocked(resp.Header.Revision, found)
-		if !found && t.sent == 1 {
+		t.goneLocked(at, found[i])
+		if !found[i] && t.sent == 1 {
 			s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
 		}
 	}
@@ -225,6 +224,25 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 		return false, nil
 	}
 	return true, nil
+}
+
+// delete sends deletions in one request and tells which of them found their key, and the revision.
+func (s *Session) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
+	if len(ops) == 1 { // a Txn of one takes the server longer
+		resp, err := s.client.Do(ctx, ops[0])
+		if err != nil {
+			return nil, 0, err
+		}
+		return []bool{resp.Del().Deleted > 0}, resp.Del().Header.Revision, nil
+	}
+	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range resp.Responses {
+		found = append(found, r.GetResponseDeleteRange().Deleted > 0)
+	}
+	return found, resp.Header.Revision, nil
 }
 
 // buryDoomedLocked drops from the list what is confirmed, and what went with its lease.

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/tests/v3/framework/integration"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -241,6 +242,28 @@ func TestAWaiterOutlivesCompactionAndReconnection(t *testing.T) {
 	require.NoError(t, err)
 	clus.Members[0].Bridge().UnpauseConnections()
 	require.NoError(t, <-got)
+}
+
+func TestAWaiterIsNotStuckOnAMemberWithoutQuorum(t *testing.T) {
+	clus := newCluster(t, 3)
+	all, err := clus.ClusterClient(t)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = all.Close() })
+	m := etcdlock.NewMutex(newSession(t, all, etcdlock.WithTTL(6*time.Second)), "quorum")
+	for cutOff := range 3 { // whichever of them the waiter's watch is on
+		well := (cutOff + 1) % 3
+		holder := etcdlock.NewMutex(newSession(t, clus.Client(well)), "quorum")
+		require.NoError(t, holder.Lock(soon(t)))
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(soon(t)) }()
+		waiters(t, holder, 1)
+		others := []*integration.Member{clus.Members[well], clus.Members[(cutOff+2)%3]}
+		clus.Members[cutOff].InjectPartition(t, others...)
+		require.NoError(t, holder.Unlock(soon(t)))
+		require.NoError(t, <-got)
+		require.NoError(t, m.Unlock(soon(t)))
+		clus.Members[cutOff].RecoverPartition(t, others...)
+	}
 }
 
 func TestRemovalBehindOurBackEndsTheHold(t *testing.T) {

@@ -124,11 +124,13 @@ func TestTimeCloseWithoutEtcdIsBounded(t *testing.T) {
 func TestTimeCloseWaitsForWorkUntilItsDeadlineAtTheLatest(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t)
-		ended, begun, release := make(chan error, 1), make(chan struct{}), make(chan struct{})
+		ended, begun := make(chan error, 1), make(chan struct{})
+		work, finish := context.WithCancel(context.WithoutCancel(t.Context()))
+		defer finish()
 		go func() {
 			ended <- NewMutex(s, "/time/lock").Do(t.Context(), func(context.Context) error {
 				close(begun)
-				<-release // ignores its context
+				<-work.Done() // and not its own context
 				return nil
 			})
 		}()
@@ -136,7 +138,7 @@ func TestTimeCloseWaitsForWorkUntilItsDeadlineAtTheLatest(t *testing.T) {
 		begin := time.Now()
 		require.NoError(t, s.Close())
 		require.Equal(t, trust15, time.Since(begin), "the grant was a moment ago")
-		close(release)
+		finish()
 		require.ErrorIs(t, <-ended, ErrClosed)
 	})
 }

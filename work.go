@@ -73,7 +73,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 
 // lead runs fn and steps down. The outcome of the release is of no interest once fn has ended under a lead that lasted:
 // what is left of it, the background clears.
-func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) { //nolint:staticcheck // lost qualifies err
+func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) {
 	defer func() {
 		lost = t.hold.Err() != nil && !errors.Is(t.ended(), ErrNotHeld)
 		rctx, cancel := releaseContext(ctx, t)
