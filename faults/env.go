@@ -1,9 +1,12 @@
+//go:build unix
+
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +30,9 @@ type env struct {
 	n    atomic.Int64
 }
 
-func newEnv(ctx context.Context, members int, args ...string) (*env, error) {
-	c, err := cluster.Start(ctx, cluster.Options{Members: members, Args: append(args, noFsync...)})
+func newEnv(ctx context.Context, opt cluster.Options) (*env, error) {
+	opt.Args = append(slices.Clone(opt.Args), noFsync...)
+	c, err := cluster.Start(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -202,9 +206,9 @@ func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) 
 
 // eachImpl gives every implementation a cluster of its own and runs f for all
 // at the same time: they wait for time-outs most of the while.
-func (s *suite) eachImpl(ctx context.Context, members int, f func(context.Context, *env, impl) error, args ...string) error {
+func (s *suite) eachImpl(ctx context.Context, opt cluster.Options, f func(context.Context, *env, impl) error) error {
 	return parallel(len(s.impls), len(s.impls), func(j int) error {
-		e, err := newEnv(ctx, members, args...)
+		e, err := newEnv(ctx, opt)
 		if err != nil {
 			return err
 		}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -7,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/etcdlock/etcdlock/internal/cluster"
 	"github.com/etcdlock/etcdlock/internal/faultproxy"
 )
 
@@ -93,7 +96,7 @@ func (t *tally) figure(what string) string {
 }
 
 func runGhosts(ctx context.Context, s *suite) error {
-	return s.eachImpl(ctx, 1, func(ctx context.Context, e *env, i impl) error {
+	return s.eachImpl(ctx, cluster.Options{}, func(ctx context.Context, e *env, i impl) error {
 		for _, c := range []struct {
 			name string
 			run  func(context.Context, *suite, impl, *tally) error

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -193,11 +195,11 @@ func runHeal(ctx context.Context, s *suite) error {
 		if !s.want(sc.name) || s.short && !sc.short {
 			return nil
 		}
-		return s.eachImpl(ctx, sc.members, func(ctx context.Context, e *env, i impl) error {
+		return s.eachImpl(ctx, cluster.Options{Members: sc.members, Args: sc.args}, func(ctx context.Context, e *env, i impl) error {
 			if err := e.heal(ctx, s, sc, i); err != nil {
 				return fmt.Errorf("%s: %w", sc.name, err)
 			}
 			return nil
-		}, sc.args...)
+		})
 	})
 }

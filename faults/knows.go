@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -65,10 +67,11 @@ var knowsCases = []knowsCase{
 			if err := m.Stop(); err != nil {
 				return err
 			}
+			e.unlink(m)
 			if err := pause(ctx, 3*time.Second); err != nil {
 				return err
 			}
-			return wakeAlone(ctx, e.Members, m)
+			return e.wakeAlone(ctx, m)
 		},
 		isolate: holdCase(faultproxy.Both)},
 	{name: "leader frozen, thawed, traffic lost 3 s later", on: "all", whole: freezeAndThaw,
@@ -82,7 +85,7 @@ var knowsCases = []knowsCase{
 const stoppedCase = "own process stopped past the TTL"
 
 func runKnows(ctx context.Context, s *suite) error {
-	return s.eachImpl(ctx, 3, func(ctx context.Context, e *env, i impl) error {
+	return s.eachImpl(ctx, cluster.Options{Members: 3, PeerLinks: true}, func(ctx context.Context, e *env, i impl) error {
 		for _, k := range knowsCases {
 			if !s.want(k.name) || s.short && !k.short {
 				continue

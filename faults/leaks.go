@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -9,13 +11,15 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/etcdlock/etcdlock/internal/cluster"
 )
 
 // runLeaks uses one implementation after the other: goroutines of both would
 // be counted together.
 func runLeaks(ctx context.Context, s *suite) error {
 	for _, i := range s.impls {
-		e, err := newEnv(ctx, 1)
+		e, err := newEnv(ctx, cluster.Options{})
 		if err != nil {
 			return err
 		}

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Faults runs etcdlock, and etcd's own concurrency package beside it, through
 // faults on real etcd server processes: traffic held back, delayed and cut,
 // members and clients frozen and killed, tickets and leases removed. It prints

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -6,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/etcdlock/etcdlock/internal/cluster"
 	"github.com/etcdlock/etcdlock/internal/faultproxy"
 )
 
@@ -20,15 +23,16 @@ var returnFaults = []struct {
 	node  func(*node)      // what happens to the link
 	whole func(*env) error // or to the server
 	after func(*env) error
+	short bool
 }{
-	{name: "traffic lost both ways", node: func(n *node) { n.hold(faultproxy.Both) }},
+	{name: "traffic lost both ways", short: true, node: func(n *node) { n.hold(faultproxy.Both) }},
 	{name: "answers lost", node: func(n *node) { n.hold(faultproxy.ToClient) }},
 	{name: "requests lost", node: func(n *node) { n.hold(faultproxy.ToServer) }},
 	{name: "answers 800 ms late", node: func(n *node) {
 		n.each(func(p *faultproxy.Proxy) { p.Delay(faultproxy.ToClient, 800*time.Millisecond) })
 	}},
 	{name: "connection refused", node: func(n *node) { n.each((*faultproxy.Proxy).Cut) }},
-	{name: "its member frozen", whole: func(e *env) error { return e.Members[0].Stop() },
+	{name: "its member frozen", short: true, whole: func(e *env) error { return e.Members[0].Stop() },
 		after: func(e *env) error { return e.Members[0].Cont() }},
 	{name: "etcd killed", whole: func(e *env) error { return e.Members[0].Kill() },
 		after: func(e *env) error { return e.Members[0].Restart() }},
@@ -40,9 +44,9 @@ type caller interface {
 }
 
 func runReturn(ctx context.Context, s *suite) error {
-	return s.eachImpl(ctx, 1, func(ctx context.Context, e *env, i impl) error {
+	return s.eachImpl(ctx, cluster.Options{}, func(ctx context.Context, e *env, i impl) error {
 		for q, f := range returnFaults {
-			if !s.want(f.name) {
+			if !s.want(f.name) || s.short && !f.short {
 				continue
 			}
 			var t tally

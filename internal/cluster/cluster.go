@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcdlock/etcdlock/internal/faultproxy"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -28,6 +29,10 @@ type Options struct {
 	Binary  string   // default: Build
 	Args    []string // further flags of etcd, for every member
 	Dir     string   // parent of the temporary directory; default os.TempDir
+
+	// PeerLinks puts a proxy before each member's peer port: Member.PeerLink.
+	// Such a cluster's members cannot be replaced.
+	PeerLinks bool
 }
 
 // Cluster is a set of running members. Its methods are for one goroutine;
@@ -79,10 +84,18 @@ func start(ctx context.Context, opt Options) (*Cluster, error) {
 		return nil, err
 	}
 	for i := range opt.Members {
-		c.Members = append(c.Members, &Member{
+		m := &Member{
 			Name: fmt.Sprintf("m%d", i), c: c, dir: filepath.Join(dir, fmt.Sprintf("m%d", i)),
-			addr: ports[2*i], peer: ports[2*i+1],
-		})
+			addr: ports[2*i], peer: ports[2*i+1], listen: ports[2*i+1],
+		}
+		c.Members = append(c.Members, m)
+		if opt.PeerLinks {
+			if m.PeerLink, err = faultproxy.New(m.listen); err != nil {
+				c.Close()
+				return nil, err
+			}
+			m.peer = m.PeerLink.Addr()
+		}
 	}
 	if err := c.bootstrap(ctx); err != nil {
 		c.Close()
@@ -150,6 +163,9 @@ func (c *Cluster) Close() error {
 	var errs []error
 	for _, m := range c.Members {
 		errs = append(errs, m.Kill())
+		if m.PeerLink != nil {
+			errs = append(errs, m.PeerLink.Close())
+		}
 	}
 	errs = append(errs, os.RemoveAll(c.dir))
 	return errors.Join(errs...)

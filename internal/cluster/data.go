@@ -69,6 +69,9 @@ func (c *Cluster) whileDown(ctx context.Context, do func(*Member) error) error {
 // with an empty directory join at the same client address. The others must
 // have a quorum.
 func (c *Cluster) Replace(ctx context.Context, m *Member) error {
+	if m.PeerLink != nil {
+		return errors.New("cluster: members behind peer links cannot be replaced")
+	}
 	var others []string
 	for _, o := range c.Members {
 		if o != m {
@@ -120,7 +123,7 @@ func (c *Cluster) Replace(ctx context.Context, m *Member) error {
 	if err != nil {
 		return err
 	}
-	m.peer = ports[0] // the old peer address may still be remembered as removed
+	m.peer, m.listen = ports[0], ports[0] // the old peer address may still be remembered as removed
 	m.Name = fmt.Sprintf("%s-%d", filepath.Base(m.dir), time.Now().UnixNano())
 	if err := settled(func(ctx context.Context) error {
 		_, err := cli.MemberAdd(ctx, []string{"http://" + m.peer})

@@ -10,16 +10,21 @@ import (
 	"sync"
 	"time"
 
+	"github.com/etcdlock/etcdlock/internal/faultproxy"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Member is one etcd process and its data, which outlives the process.
 type Member struct {
 	Name string
+	// PeerLink carries the connections that other members open to this one; nil
+	// unless Options.PeerLinks.
+	PeerLink *faultproxy.Proxy
 
 	c              *Cluster
 	dir            string // data directory and log
-	addr, peer     string
+	addr           string // for clients
+	peer, listen   string // for members: as the others know it, and where it listens
 	state, initial string // how it bootstraps when its directory is empty
 
 	mu     sync.Mutex
@@ -47,7 +52,7 @@ func (m *Member) start() error {
 	args := append([]string{
 		"--name", m.Name, "--data-dir", m.dir, "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", "http://" + m.addr, "--advertise-client-urls", "http://" + m.addr,
-		"--listen-peer-urls", "http://" + m.peer, "--initial-advertise-peer-urls", "http://" + m.peer,
+		"--listen-peer-urls", "http://" + m.listen, "--initial-advertise-peer-urls", "http://" + m.peer,
 		"--initial-cluster", m.initial, "--initial-cluster-state", m.state,
 		"--initial-cluster-token", fmt.Sprintf("%s-%d", filepath.Base(m.c.dir), m.c.token),
 	}, m.c.opt.Args...)
