@@ -10,12 +10,14 @@ import (
 var bootStart = bootTime()
 
 // sleptSinceStart is how much farther CLOCK_BOOTTIME has gone than Go's monotonic clock, which stands still in suspend.
-// The two are read one after the other; see now for why that is harmless.
+// Go's is read first: a process that is stopped between the two readings then finds the later time when it wakes. The
+// other way round, the moment would be one before the question, and a hold that is over would seem to last.
 func sleptSinceStart() time.Duration {
 	if bootStart == 0 {
 		return 0
 	}
-	return bootTime() - bootStart - time.Since(clockStart)
+	mono := time.Since(clockStart)
+	return bootTime() - bootStart - mono
 }
 
 func bootTime() time.Duration {

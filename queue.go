@@ -51,13 +51,16 @@ func (ln *line) ahead(limit, upTo, at int64) clientv3.Op {
 func (t *ticket) enqueue(ctx context.Context) (view, error) {
 	var resp *clientv3.TxnResponse
 	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
+		start := now()
 		resp, err = t.line.s.client.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
 			Then(t.line.ahead(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))).
 			Else(clientv3.OpGet(t.key, clientv3.WithKeysOnly())).
 			Commit()
-		if err != nil {
-			t.line.s.suspect(t.lease) // this attempt may arrive long after a later one, and after the deletion
+		if err != nil || now().sub(start) > time.Second {
+			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
+			// etcd client, which repeats some by itself.
+			t.line.s.suspect(t.lease)
 		}
 		return err
 	})
