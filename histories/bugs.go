@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+// This file has the deliberate bugs. They sit between the workers and the library, in the place of a broken lock: the
+// checker must turn red on each.
+
+// bugs lists them with what each does.
+var bugs = map[string]string{
+	"outlive": "a holder goes on believing for a moment after its hold has ended",
+	"steal":   "a release deletes whatever ticket is the first, which now is another's",
+	"nowait":  "an acquisition is granted as soon as it has queued",
+	"rewind":  "an observer is shown a leader again whom another has followed",
+}
+
+// grantedByBug stands for a hold that no library granted.
+type grantedByBug struct {
+	token int64
+	key   string
+}
+
+func (g *grantedByBug) Error() string { return "granted without waiting: " + g.key }
+
+func token(n int64) string { return strconv.FormatInt(n, 10) }
+
+// bugLock is mu.Lock, or what the bug makes of it.
+func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
+	if w.cfg.Bug != "nowait" || !w.chance(20) {
+		return mu.Lock
+	}
+	return func(ctx context.Context) error {
+		s := w.sessions[0]
+		key := fmt.Sprintf("%s/%x-%d", mu.Name(), s.Lease(), clock()) // as a ticket, but not one of the Session's
+		resp, err := w.client.Put(ctx, key, s.Identity(), clientv3.WithLease(s.Lease()))
+		if err != nil {
+			return err
+		}
+		return &grantedByBug{resp.Header.Revision, key}
+	}
+}
+
+// bugUnlock is mu.Unlock, or what the bug makes of it.
+func (w *worker) bugUnlock(h *held, mu *etcdlock.Mutex) func(context.Context) error {
+	if h.byBug {
+		return func(ctx context.Context) error {
+			_, err := w.client.Delete(ctx, h.key)
+			return err
+		}
+	}
+	switch {
+	case w.cfg.Bug == "outlive" && w.chance(5):
+		return func(ctx context.Context) error {
+			err := mu.Unlock(ctx)
+			pause(ctx, 20*time.Millisecond)
+			w.rec.add(record{Kind: isAlive, Worker: w.id, Name: h.name, Token: h.token, Call: clock()})
+			return err
+		}
+	case w.cfg.Bug == "steal" && w.chance(5):
+		return func(ctx context.Context) error {
+			err := mu.Unlock(ctx)
+			if first, err := mu.Holder(ctx); err == nil {
+				_, _ = w.client.Delete(ctx, first.Key)
+			}
+			return err
+		}
+	}
+	return mu.Unlock
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+)
+
+// This file has the checks beside the model: against etcd's own record of what happened.
+
+// finding is one thing that must not be.
+type finding struct{ check, detail string }
+
+func (f finding) String() string { return f.check + ": " + f.detail }
+
+// check runs all checks; nothing found is a clean run.
+func (h *history) check(ttl time.Duration) []finding {
+	h.settle()
+	var found []finding
+	for _, name := range sorted(h.holds) {
+		if v := checkLock(h.holds[name]); v.result != "Ok" {
+			found = append(found, finding{"porcupine, " + name, fmt.Sprintf("%s: %s", v.result, v.detail)})
+		}
+		found = append(found, h.checkTickets(name, ttl)...)
+		found = append(found, h.checkGuarded(name)...)
+	}
+	for _, worker := range sorted(h.observed) {
+		found = append(found, h.checkObserver(worker, h.observed[worker])...)
+	}
+	return append(found, h.checkReturns()...)
+}
+
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// checkTickets holds every acquisition against the tickets that etcd had: its token is a create revision, and no ticket
+// ahead of it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
+func (h *history) checkTickets(name string, ttl time.Duration) []finding {
+	type life struct{ created, deleted, seen int64 }
+	lives := make(map[int64]*life) // by create revision
+	open := make(map[string]*life)
+	for _, c := range h.log.changes(name) {
+		switch {
+		case c.Create == c.Rev:
+			l := &life{created: c.Rev, deleted: never}
+			lives[c.Rev], open[c.Key] = l, l
+		case c.Create == 0 && open[c.Key] != nil:
+			open[c.Key].deleted, open[c.Key].seen = c.Rev, c.Seen
+			delete(open, c.Key)
+		}
+	}
+	byToken := make([]*life, 0, len(lives))
+	for _, l := range lives {
+		byToken = append(byToken, l)
+	}
+	sort.Slice(byToken, func(i, j int) bool { return byToken[i].created < byToken[j].created })
+	ahead := make(map[int64]int64, len(byToken)) // the last deletion among the tickets before this one
+	last := int64(0)
+	for _, l := range byToken {
+		ahead[l.created] = last
+		last = max(last, l.deleted)
+	}
+	var found []finding
+	for _, x := range h.holds[name] {
+		l := lives[x.token]
+		switch {
+		case l == nil:
+			found = append(found, finding{"tickets, " + name,
+				fmt.Sprintf("%s got token %d, which is no ticket's create revision", x.worker, x.token)})
+		// The same revision is in order: one transaction may carry a release and those before it, or a lease its all.
+		// concurrency's Campaign returns nil although its own ticket has gone meanwhile; that is its belief, not ours.
+		case !x.foreign && ahead[x.token] > l.deleted:
+			found = append(found, finding{"tickets, " + name, fmt.Sprintf(
+				"%s held token %d, deleted at %d, behind a ticket that was there until %d", x.worker, x.token, l.deleted, ahead[x.token])})
+		case !x.foreign && l.seen != 0 && x.alive > l.seen+int64(ttl):
+			found = append(found, finding{"tickets, " + name, fmt.Sprintf(
+				"%s believed in token %d for %.3f s after its ticket had gone", x.worker, x.token, float64(x.alive-l.seen)/1e9)})
+		}
+	}
+	return found
+}
+
+// checkGuarded looks at what was written under guards: tokens in the order of the revisions.
+func (h *history) checkGuarded(name string) []finding {
+	var found []finding
+	var before change
+	for _, c := range h.log.of(guardedFor + name) {
+		if before.Rev != 0 && number(c.Value) < number(before.Value) {
+			found = append(found, finding{"guarded writes, " + name, fmt.Sprintf(
+				"token %s wrote at revision %d, after token %s had at %d", c.Value, c.Rev, before.Value, before.Rev)})
+		}
+		before = c
+	}
+	return found
+}
+
+func number(s string) (n int64) {
+	_, _ = fmt.Sscan(s, &n)
+	return n
+}
+
+// checkObserver holds what an observer was shown against the one order of states that etcd had: it may miss states, but
+// not see one that never was, nor go back.
+func (h *history) checkObserver(worker string, shown []record) []finding {
+	type state struct {
+		token int64
+		value string
+	}
+	var states []state
+	tickets := make(map[string]change)
+	log := h.log.changes(election)
+	states = append(states, state{})
+	for i, c := range log {
+		if c.Create == 0 {
+			delete(tickets, c.Key)
+		} else {
+			tickets[c.Key] = c
+		}
+		if i+1 < len(log) && log[i+1].Rev == c.Rev {
+			continue
+		}
+		var s state
+		for _, t := range tickets {
+			if s.token == 0 || t.Create < s.token {
+				s = state{t.Create, t.Value}
+			}
+		}
+		if s != states[len(states)-1] {
+			states = append(states, s)
+		}
+	}
+	at, newest := 0, int64(0)
+	for n, r := range shown {
+		if r.Outcome != "" {
+			continue // why it ended
+		}
+		if r.Token != 0 && r.Token < newest {
+			return []finding{{"observers", fmt.Sprintf("%s was shown token %d after %d", worker, r.Token, newest)}}
+		}
+		newest = max(newest, r.Token)
+		s := state{r.Token, r.Value}
+		from := at
+		for at < len(states) && states[at] != s {
+			at++
+		}
+		if at == len(states) {
+			return []finding{{"observers", fmt.Sprintf("%s was shown (%d, %q) as its state %d, which etcd did not have after its state %d of %d",
+				worker, r.Token, r.Value, n, from, len(states))}}
+		}
+	}
+	return nil
+}
+
+// returnLimit is how long after its context's end a call may return. The suite of experiments holds calls to 100 ms;
+// here the machine is shared by dozens of goroutines and by the servers.
+const returnLimit = time.Second
+
+// checkReturns looks for calls that outstayed their context. A process that was stopped meanwhile is excused.
+func (h *history) checkReturns() []finding {
+	var found []finding
+	for _, r := range h.others {
+		if r.Due == 0 || r.Foreign || r.Return <= r.Due+int64(returnLimit) || h.stopped(r) {
+			continue
+		}
+		found = append(found, finding{"return in time", fmt.Sprintf("%s of %s by %s came back %.3f s after its context had ended: %s",
+			r.What, r.Name, r.Worker, float64(r.Return-r.Due)/1e9, r.Outcome)})
+	}
+	return found
+}
+
+func (h *history) stopped(r record) bool {
+	for _, s := range h.stops {
+		if s[0] <= r.Return && r.Due <= s[1]+int64(returnLimit) {
+			return true
+		}
+	}
+	return false
+}
+
+// summary counts what happened, for people to judge whether much did.
+func (h *history) summary() string {
+	var b strings.Builder
+	for _, name := range sorted(h.holds) {
+		var ours, foreign, lost, operator, leader int
+		for _, x := range h.holds[name] {
+			switch {
+			case x.foreign:
+				foreign++
+				continue
+			case x.outcome == "lost":
+				lost++
+			}
+			ours++
+			switch x.excused {
+			case "operator":
+				operator++
+			case "old leader":
+				leader++
+			}
+		}
+		fmt.Fprintf(&b, "%-16s %6d holds of ours, %6d of concurrency's; %d lost, %d removed by an operator, %d within 3 s of an old leader's waking\n",
+			name, ours, foreign, lost, operator, leader)
+	}
+	calls, latest := make(map[string]int), int64(0)
+	for _, r := range h.others {
+		o := r.Outcome
+		if o == "" {
+			o = "ok"
+		}
+		if text, ok := strings.CutPrefix(o, "error: "); ok && len(text) > 110 {
+			o = "error: …" + text[len(text)-100:]
+		}
+		calls[r.What+": "+o]++
+		if r.Due != 0 && !r.Foreign && !h.stopped(r) {
+			latest = max(latest, r.Return-r.Due)
+		}
+	}
+	for _, what := range sorted(calls) {
+		fmt.Fprintf(&b, "%7d  %s\n", calls[what], what)
+	}
+	states := 0
+	for _, shown := range h.observed {
+		states += len(shown)
+	}
+	fmt.Fprintf(&b, "%d observers were shown %d states; the latest return came %.0f ms after its context's end\n",
+		len(h.observed), states, float64(latest)/1e6)
+	return b.String()
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// short is a run inside this process.
+func short(t *testing.T, bug string, duration time.Duration) (*history, []finding) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	h, found, err := run(ctx, options{
+		seed: 1, duration: duration, ttl: 2 * time.Second, members: 1, machines: 2, bug: bug, inside: true, tell: t.Logf})
+	require.NoError(t, err)
+	t.Log("\n" + h.summary())
+	return h, found
+}
+
+func TestAShortHistoryIsClean(t *testing.T) {
+	t.Parallel()
+	h, found := short(t, "", 8*time.Second)
+	assert.Empty(t, found)
+	for _, name := range append([]string{election}, mutexNames...) {
+		assert.Greater(t, len(h.holds[name]), 10, "too little happened on %s for the checks to mean anything", name)
+	}
+	assert.NotEmpty(t, h.observed)
+}
+
+func TestEachDeliberateBugIsFound(t *testing.T) {
+	t.Parallel()
+	by := map[string]string{
+		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rewind": "observers",
+	}
+	for _, bug := range sorted(bugs) {
+		t.Run(bug, func(t *testing.T) {
+			t.Parallel()
+			_, found := short(t, bug, 4*time.Second)
+			hit := false
+			for _, f := range found {
+				hit = hit || strings.HasPrefix(f.check, by[bug])
+			}
+			assert.True(t, hit, "the checker did not see that %s: %v", bugs[bug], found)
+		})
+	}
+}
+
+func TestASeedDecidesTheSchedule(t *testing.T) {
+	in := surroundings{machines: 4, members: 3, servers: true, clients: true, ttl: 3 * time.Second}
+	assert.Equal(t, schedule(7, time.Minute, in), schedule(7, time.Minute, in))
+	assert.NotEqual(t, schedule(7, time.Minute, in), schedule(8, time.Minute, in))
+	for _, f := range schedule(7, time.Minute, in) {
+		assert.LessOrEqual(t, f.At+f.For, time.Minute, "%v", f)
+	}
+}
+
+func TestTheModelTellsALockFromABrokenOne(t *testing.T) {
+	x := func(token, call, ret, endCall, endRet int64) *hold {
+		return &hold{token: token, call: call, ret: ret, endCall: endCall, endRet: endRet}
+	}
+	for name, c := range map[string]struct {
+		holds []*hold
+		want  porcupine.CheckResult
+	}{
+		"one after the other":             {[]*hold{x(1, 0, 1, 2, 3), x(2, 0, 4, 5, 6)}, porcupine.Ok},
+		"in memory, before it is told":    {[]*hold{x(1, 0, 1, 2, 9), x(2, 0, 3, 5, 6)}, porcupine.Ok},
+		"two at once":                     {[]*hold{x(1, 0, 1, 5, 6), x(2, 0, 4, 7, 8)}, porcupine.Illegal},
+		"a token twice":                   {[]*hold{x(1, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
+		"against the queue's order":       {[]*hold{x(2, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
+		"an end that nobody saw":          {[]*hold{x(1, 0, 1, 1, never), x(2, 0, 4, 5, 6)}, porcupine.Ok},
+		"two at once, one of them unseen": {[]*hold{x(1, 0, 1, 5, never), x(2, 0, 4, 7, 8)}, porcupine.Illegal},
+	} {
+		assert.Equal(t, c.want, checkLock(c.holds).result, name)
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// lockState is the whole of a lock: who holds, by token, and the last token there was. A state without a holder has 0.
+type lockState struct{ holder, last int64 }
+
+// step is one operation of the model.
+type step struct {
+	op    string // "acquire", "proof" or "end"
+	token int64
+	by    string
+}
+
+// lockModel is a lock with tokens. It knows no names of calls: whatever took the lock, waited, lost it or gave it
+// back, it held from some moment within its acquisition to some moment within its end, nobody else did meanwhile, and
+// its token was higher than all before. A token is the place in the queue, so this is first come, first served too.
+var lockModel = porcupine.Model{
+	Init: func() any { return lockState{} },
+	Step: func(state, input, _ any) (bool, any) {
+		s, in := state.(lockState), input.(step)
+		switch in.op {
+		case "acquire":
+			return s.holder == 0 && in.token > s.last, lockState{in.token, in.token}
+		case "proof":
+			return s.holder == in.token, s
+		}
+		return s.holder == in.token, lockState{0, s.last}
+	},
+	DescribeOperation: func(input, _ any) string {
+		in := input.(step)
+		return fmt.Sprintf("%s %d by %s", in.op, in.token, in.by)
+	},
+}
+
+// operations turns a hold into what the model sees of it.
+func (x *hold) operations() []porcupine.Operation {
+	op := func(what string, call, ret int64) porcupine.Operation {
+		return porcupine.Operation{Input: step{what, x.token, x.worker}, Call: call, Return: max(call, ret)}
+	}
+	ops := []porcupine.Operation{op("acquire", x.call, x.ret)}
+	for _, p := range x.proofs {
+		ops = append(ops, op("proof", p[0], p[1]))
+	}
+	return append(ops, op("end", x.endCall, x.endRet))
+}
+
+// segmentLength keeps the checker's memory small, which grows with the square of what it is given at once.
+const segmentLength = 500
+
+// segments cuts a history, in the order of the tokens, where that changes nothing: at places where every operation of
+// the left part began before any of the right part had ended. Since the model accepts no other order than that of the
+// tokens, what is left of such a place can be linearized before what is right of it whenever each part can by itself.
+func segments(holds []*hold) [][]porcupine.Operation {
+	sort.SliceStable(holds, func(i, j int) bool { return holds[i].token < holds[j].token })
+	firstReturn := make([]int64, len(holds)+1) // of everything from here on
+	firstReturn[len(holds)] = never
+	for i := len(holds) - 1; i >= 0; i-- {
+		firstReturn[i] = firstReturn[i+1]
+		for _, op := range holds[i].operations() {
+			firstReturn[i] = min(firstReturn[i], op.Return)
+		}
+	}
+	var all [][]porcupine.Operation
+	var part []porcupine.Operation
+	lastCall := int64(0)
+	for i, x := range holds {
+		for _, op := range x.operations() {
+			part, lastCall = append(part, op), max(lastCall, op.Call)
+		}
+		end := i+1 == len(holds)
+		if end || len(part) >= segmentLength && lastCall <= firstReturn[i+1] && x.token < holds[i+1].token {
+			all, part = append(all, part), nil
+		}
+	}
+	return all
+}
+
+// verdict is what the model says of one name.
+type verdict struct {
+	result porcupine.CheckResult
+	detail string
+	ops    []porcupine.Operation // that it objects to
+}
+
+func checkLock(holds []*hold) verdict {
+	for _, ops := range segments(holds) {
+		// Time limits make an answer Unknown, which is no answer: it counts as a failure.
+		switch result := porcupine.CheckOperationsTimeout(lockModel, ops, time.Minute); result {
+		case porcupine.Ok:
+		default:
+			return verdict{result, conflict(holds), ops}
+		}
+	}
+	return verdict{result: porcupine.Ok}
+}
+
+// conflict looks for the first pair of holds that explains an objection, for people to read.
+func conflict(holds []*hold) string {
+	var out []string
+	for i, x := range holds {
+		for _, y := range holds[i+1 : min(len(holds), i+50)] {
+			if x.token == y.token {
+				out = append(out, fmt.Sprintf("token %d twice: %s and %s", x.token, x.worker, y.worker))
+			} else if y.ret < x.endCall {
+				out = append(out, fmt.Sprintf("token %d of %s was still held %.3f ms after %s had got it with token %d",
+					x.token, x.worker, float64(x.endCall-y.ret)/1e6, y.worker, y.token))
+			}
+			if len(out) == 5 {
+				break
+			}
+		}
+	}
+	if len(out) == 0 {
+		return "no single pair explains it"
+	}
+	return strings.Join(out, "\n      ")
+}
