@@ -14,7 +14,7 @@ import (
 func (t *ticket) release(ctx context.Context, again bool) error {
 	if !again {
 		lost := t.hold.Err() != nil
-		cause := context.Cause(t.hold)
+		cause := context.Cause(t.hold.Context) // the inner one: the clock has been asked
 		t.hold.cancel(ErrNotHeld)
 		if !lost && t.linger() {
 			return nil
