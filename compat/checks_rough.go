@@ -123,7 +123,7 @@ func auth(s *scene) (string, error) {
 		return "", err
 	}
 	s.after = append(s.after, worker.Close)
-	// Each renewal logs in anew, which costs the server a bcrypt: a TTL of 2 s leaves a busy machine no time for it.
+	// Each renewal logs in anew: a TTL of 2 s leaves a busy machine little time for it.
 	const ttl = 5 * time.Second
 	unused, err := s.sessionOf(worker, etcdlock.WithTTL(ttl))
 	if err != nil {
