@@ -9,8 +9,10 @@ type instant time.Duration
 // clockStart carries a monotonic reading, so that a step of the wall clock moves nothing.
 var clockStart = time.Now()
 
-// now may be any moment between its call and its return, which is enough: a request is sent after now has
-// returned, and a hold is judged by a moment that is not later than the answer.
+// now is some moment between its call and its return, wherever between its readings the process is stopped: not later,
+// since a request that is sent next must not seem to have been sent later than it was; not earlier, since a hold must
+// not seem to last because somebody asked slowly. On Linux the sum is the boot clock's reading, the last of the three,
+// less the time between the two readings of Go's clock before it.
 func now() instant { return instant(time.Since(clockStart) + suspended()) }
 
 func (i instant) add(d time.Duration) instant { return i + instant(d) }

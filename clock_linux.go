@@ -10,8 +10,7 @@ import (
 var bootStart = bootTime()
 
 // sleptSinceStart is how much farther CLOCK_BOOTTIME has gone than Go's monotonic clock, which stands still in suspend.
-// Go's is read first: a process that is stopped between the two readings then finds the later time when it wakes. The
-// other way round, the moment would be one before the question, and a hold that is over would seem to last.
+// The order of the readings matters, see now.
 func sleptSinceStart() time.Duration {
 	if bootStart == 0 {
 		return 0
