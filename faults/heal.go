@@ -72,7 +72,7 @@ var scenarios = []scenario{
 		return nil
 	}},
 	{name: "leader moved every second, ten times", members: 3, fault: moveLeader},
-	{name: "auth token expired", members: 1, args: []string{"--auth-token-ttl=1"}, setUp: enableAuth,
+	{name: "auth token expired", members: 1, args: []string{"--auth-token-ttl=1", "--bcrypt-cost=4"}, setUp: enableAuth,
 		fault: func(ctx context.Context, _ *suite, _ *env, _ []*node) error { return pause(ctx, 2*healTTL) }},
 	{name: "one of three connections swallowed for good", members: 3, fault: func(ctx context.Context, _ *suite, _ *env, nodes []*node) error {
 		for _, n := range nodes {

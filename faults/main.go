@@ -123,7 +123,7 @@ func run() int {
 	}
 	fmt.Printf("\n%s\n", table(s.rows))
 	if *out != "" {
-		if err := os.WriteFile(*out, []byte(document(s, time.Since(start))), 0o644); err != nil {
+		if err := os.WriteFile(*out, []byte(document(s, time.Since(start), errors.Join(failed...))), 0o644); err != nil {
 			failed = append(failed, err)
 		}
 	}

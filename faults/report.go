@@ -69,7 +69,7 @@ func table(rows []row) string {
 	return b.String()
 }
 
-func document(s *suite, took time.Duration) string {
+func document(s *suite, took time.Duration, failed error) string {
 	form := "the full form"
 	if s.short {
 		form = "the short form"
@@ -84,6 +84,9 @@ func document(s *suite, took time.Duration) string {
 			}
 		}
 		fmt.Fprintf(&sum, "- %s: %d violations in %d trials\n", i.Name(), violations, trials)
+	}
+	if failed != nil {
+		fmt.Fprintf(&sum, "- **not run to its end:** %s\n", strings.ReplaceAll(failed.Error(), "\n", "; "))
 	}
 	return fmt.Sprintf(`# Under faults
 
@@ -102,7 +105,8 @@ const legend = `
 - **Who knows first.** A trial is one held lock, with another process queued behind it. A violation is a next
   holder that returned from Lock while the old one, asked at that moment, still said that it held (for
   concurrency: the session's Done was open). "Smallest distance" is from the end of the old hold to the next
-  holder's return, "given up early" how long etcd kept a ticket at most after its holder had given it up.
+  holder's return, "ended before the link was cut" counts holds that were given up while etcd could still be reached
+  (a safe loss, but a loss), and "given up early" how long etcd kept a ticket at most after its holder had given it up.
   Where etcd removed a ticket before a bound that the suite computes by itself from the requests it sees on the
   wire, the trial counts in a row of its own: no client can know before it happens. For etcdlock that bound is
   "read sent + TTL" with the rule on terms; for concurrency the more generous "renewal sent + TTL".
