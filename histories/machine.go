@@ -102,7 +102,7 @@ func (m *machine) open(ctx context.Context, i int) (*etcdlock.Session, error) {
 
 // lastLap locks each name once, with no faults left: every Session must have healed, and no ghost be in the way.
 func (m *machine) lastLap(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 6*m.cfg.TTL)
 	defer cancel()
 	for i, s := range m.sessions {
 		w := m.worker(fmt.Sprintf("last lap %d", i))

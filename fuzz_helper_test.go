@@ -1,0 +1,52 @@
+package etcdlock_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock"
+	"github.com/etcdlock/etcdlock/internal/embedded"
+)
+
+// fuzzClient returns the client of one etcd for all inputs of a fuzz target: starting one for each would leave no
+// time for the inputs.
+func fuzzClient(f *testing.F) *clientv3.Client {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client, stop, err := embedded.Client(ctx, "")
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, stop()) })
+	return client
+}
+
+// nothingUnder waits until etcd has nothing under any of the prefixes.
+func nothingUnder(t *testing.T, client *clientv3.Client, prefixes ...string) {
+	t.Helper()
+	for _, prefix := range prefixes {
+		eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			resp, err := client.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+			return err == nil && resp.Count == 0
+		}, "nothing is left under %q", prefix)
+	}
+}
+
+// documented reports whether err is of a kind that the documentation of some call names.
+func documented(err error) bool {
+	for _, kind := range []error{
+		etcdlock.ErrLocked, etcdlock.ErrLost, etcdlock.ErrClosed, etcdlock.ErrNotHeld, etcdlock.ErrNotLeader,
+		etcdlock.ErrNoLeader, etcdlock.ErrCampaigning, etcdlock.ErrInvalidName, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return err == nil
+}
