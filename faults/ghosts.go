@@ -6,94 +6,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/etcdlock/etcdlock/internal/cluster"
 	"github.com/etcdlock/etcdlock/internal/faultproxy"
 )
-
-const (
-	ghostTTL = 6 * time.Second
-	interval = ghostTTL / 3 // of renewals
-	slack    = 300 * time.Millisecond
-)
-
-// op is a call that a fault cuts. prepare brings about what it needs and
-// returns it.
-type op struct {
-	name    string
-	prepare func(ctx context.Context, n *node, key string) (func(context.Context) error, lock, error)
-	release bool // it ends a hold
-}
-
-func acquiring(pick func(*node, string) lock, try bool) func(context.Context, *node, string) (func(context.Context) error, lock, error) {
-	return func(_ context.Context, n *node, key string) (func(context.Context) error, lock, error) {
-		l := pick(n, key)
-		if try {
-			return l.Try, l, nil
-		}
-		return l.Acquire, l, nil
-	}
-}
-
-func releasing(pick func(*node, string) lock, call func(*node, lock) func(context.Context) error) func(context.Context, *node, string) (func(context.Context) error, lock, error) {
-	return func(ctx context.Context, n *node, key string) (func(context.Context) error, lock, error) {
-		l := pick(n, key)
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		return call(n, l), l, l.Acquire(ctx)
-	}
-}
-
-func mutex(n *node, key string) lock    { return n.Mutex(key) }
-func election(n *node, key string) lock { return n.Election(key, "value") }
-
-func unlock(_ *node, l lock) func(context.Context) error { return l.Release }
-
-var (
-	opUnlock = op{"Unlock", releasing(mutex, unlock), true}
-	opResign = op{"Resign", releasing(election, unlock), true}
-	ops      = []op{
-		{"Lock", acquiring(mutex, false), false},
-		{"TryLock", acquiring(mutex, true), false},
-		{"Campaign", acquiring(election, false), false},
-		opUnlock, opResign,
-		{"Close", releasing(mutex, func(n *node, _ lock) func(context.Context) error {
-			return func(context.Context) error { return n.Close() }
-		}), true},
-	}
-)
-
-// tally is what a case adds up, from many goroutines.
-type tally struct {
-	mu                 sync.Mutex
-	trials, violations int
-	worst              time.Duration
-	notes              map[string]int
-}
-
-func (t *tally) count(bad bool, d time.Duration, note string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.trials++
-	t.worst = max(t.worst, d)
-	if bad {
-		t.violations++
-		if t.notes == nil {
-			t.notes = map[string]int{}
-		}
-		t.notes[note]++
-	}
-}
-
-func (t *tally) figure(what string) string {
-	f := fmt.Sprintf("%s at most %s", what, ms(t.worst))
-	for _, note := range sorted(t.notes) {
-		f += fmt.Sprintf("; %d %s", t.notes[note], note)
-	}
-	return f
-}
 
 func runGhosts(ctx context.Context, s *suite) error {
 	return s.eachImpl(ctx, cluster.Options{}, func(ctx context.Context, e *env, i impl) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -32,6 +33,36 @@ func (r row) count() string {
 		return "–"
 	}
 	return fmt.Sprint(r.violations)
+}
+
+// tally is what a case adds up, from many goroutines.
+type tally struct {
+	mu                 sync.Mutex
+	trials, violations int
+	worst              time.Duration
+	notes              map[string]int
+}
+
+func (t *tally) count(bad bool, d time.Duration, note string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.trials++
+	t.worst = max(t.worst, d)
+	if bad {
+		t.violations++
+		if t.notes == nil {
+			t.notes = map[string]int{}
+		}
+		t.notes[note]++
+	}
+}
+
+func (t *tally) figure(what string) string {
+	f := fmt.Sprintf("%s at most %s", what, ms(t.worst))
+	for _, note := range sorted(t.notes) {
+		f += fmt.Sprintf("; %d %s", t.notes[note], note)
+	}
+	return f
 }
 
 // table shows the implementations side by side, one line a case.

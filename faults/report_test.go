@@ -1,0 +1,58 @@
+//go:build unix
+
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+)
+
+func TestTableShowsBothSidesOfACaseOnOneLine(t *testing.T) {
+	got := table([]row{
+		{experiment: "E", name: "c", impl: "concurrency", trials: 2, violations: 1, figure: "f"},
+		{experiment: "E", name: "c", impl: "etcdlock", trials: 3, figure: "g"},
+		{experiment: "E", name: "apart", impl: "etcdlock", trials: 4, figure: "h", apart: true},
+	})
+	require.Contains(t, got, "| E | c | 3 | 0 | g | 2 | 1 | f |\n")
+	require.Contains(t, got, "| E | apart | 4 | – | h |")
+	require.Equal(t, 4, strings.Count(got, "\n"))
+}
+
+// answers is a keepalive stream whose answers the test gives.
+type answers struct {
+	grpc.ClientStream
+	next pb.LeaseKeepAliveResponse
+}
+
+func (a *answers) SendMsg(any) error { return nil }
+
+func (a *answers) RecvMsg(m any) error {
+	r := m.(*pb.LeaseKeepAliveResponse)
+	r.ID, r.TTL, r.Header = a.next.ID, a.next.TTL, a.next.Header
+	return nil
+}
+
+func TestJudgeCountsARenewalFromItsReadUnlessTheTermIsOlder(t *testing.T) {
+	w := &wire{leases: map[int64]bounds{}}
+	a := &answers{}
+	s := &renewals{ClientStream: a, w: w}
+	renew := func(term uint64) {
+		require.NoError(t, s.SendMsg(nil))
+		a.next = pb.LeaseKeepAliveResponse{ID: 7, TTL: 10, Header: &pb.ResponseHeader{RaftTerm: term}}
+		require.NoError(t, s.RecvMsg(&pb.LeaseKeepAliveResponse{}))
+	}
+	read := time.Now().Add(-time.Second)
+	w.read, w.readTerm = read, 2
+	renew(2)
+	require.Equal(t, read.Add(10*time.Second), w.bounds(7).ruled)
+	require.True(t, w.bounds(7).naive.After(w.bounds(7).ruled), "the renewal was sent after the read")
+
+	w.read, w.readTerm = time.Now(), 3
+	renew(2)
+	require.Equal(t, read.Add(10*time.Second), w.bounds(7).ruled, "a deposed leader's word does not count")
+}
