@@ -34,7 +34,7 @@ func token(n int64) string { return strconv.FormatInt(n, 10) }
 
 // bugLock is mu.Lock, or what the bug makes of it.
 func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
-	if w.cfg.Bug != "nowait" || !w.chance(20) {
+	if w.cfg.Bug != "nowait" || !w.chance(10) {
 		return mu.Lock
 	}
 	return func(ctx context.Context) error {
@@ -57,14 +57,14 @@ func (w *worker) bugUnlock(h *held, mu *etcdlock.Mutex) func(context.Context) er
 		}
 	}
 	switch {
-	case w.cfg.Bug == "outlive" && w.chance(5):
+	case w.cfg.Bug == "outlive" && w.chance(2):
 		return func(ctx context.Context) error {
 			err := mu.Unlock(ctx)
 			pause(ctx, 20*time.Millisecond)
 			w.rec.add(record{Kind: isAlive, Worker: w.id, Name: h.name, Token: h.token, Call: clock()})
 			return err
 		}
-	case w.cfg.Bug == "steal" && w.chance(5):
+	case w.cfg.Bug == "steal" && w.chance(2):
 		return func(ctx context.Context) error {
 			err := mu.Unlock(ctx)
 			if first, err := mu.Holder(ctx); err == nil {

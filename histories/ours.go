@@ -94,6 +94,8 @@ func (w *worker) alive(h *held) bool {
 func (w *worker) work(ctx context.Context, h *held) {
 	d := w.between(time.Millisecond, 20*time.Millisecond)
 	switch {
+	case w.cfg.Bug == "steal":
+		d = w.cfg.TTL / 10 // robbed holders should have some work left
 	case w.chance(400):
 		d = 2 * w.cfg.TTL
 	case w.chance(50):
