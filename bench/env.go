@@ -108,6 +108,8 @@ func newPool(ctx context.Context, l lib, endpoints []string, n int) (*pool, erro
 			p.close()
 			return nil, err
 		}
+		// concurrency cleans up on the client's context: with the servers gone that ends only with the client.
+		context.AfterFunc(ctx, func() { _ = c.Close() })
 		p.clients = append(p.clients, c)
 		p.counters = append(p.counters, k)
 	}

@@ -83,6 +83,7 @@ func newCounted(ctx context.Context, l lib, endpoints []string) (*counted, error
 	if err != nil {
 		return nil, err
 	}
+	context.AfterFunc(ctx, func() { _ = c.Close() }) // as in newPool
 	s, err := l.session(ctx, c, sessionTTL)
 	if err != nil {
 		_ = c.Close()

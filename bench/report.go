@@ -62,6 +62,7 @@ type report struct {
 	results []result // guarded by mu
 	failed  []string // guarded by mu
 	took    time.Duration
+	load    string
 }
 
 func (r *report) add(v result) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -17,6 +18,9 @@ func (r *report) markdown() string {
 	fmt.Fprintf(&b, "Run on %s with etcd %s, %s, %s/%s, %d CPUs; it took %s. Times are medians. ",
 		time.Now().UTC().Format("2006-01-02"), clientVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH,
 		runtime.NumCPU(), r.took.Round(time.Second))
+	if r.load != "" {
+		fmt.Fprintf(&b, "Load averages of the machine, before and after: %s. ", r.load)
+	}
 	fmt.Fprintf(&b, "\"Busy\" is beside %d unrelated writes a second. Notes give floor / etcdlock / concurrency, or the last two.\n\n", writesPerSecond)
 	b.WriteString("| what | where | unit | floor | etcdlock | concurrency | ÷ floor | ÷ concurrency | target | reached | |\n")
 	b.WriteString("|---|---|---|--:|--:|--:|--:|--:|---|--:|---|\n")
@@ -54,4 +58,14 @@ func clientVersion() string {
 		}
 	}
 	return "of an unknown version"
+}
+
+// loadAverage says how busy the machine is, where that can be read: times
+// measured on a machine that does other things as well are only good as ratios.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(text))[:1], "")
 }
