@@ -101,6 +101,9 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A reader that has seen enough (| head) must not end the run before its
+	// servers and directories are removed.
+	signal.Ignore(syscall.SIGPIPE)
 
 	var failed []error
 	known := *only == ""
