@@ -161,7 +161,7 @@ func (ln *line) settle(ctx context.Context) error {
 			return nil
 		}
 		t, last := ln.doomed[len(ln.doomed)-1], ln.last
-		changed, refused := t.changedLocked(), t.refused != nil
+		changed, refused := t.changedLocked(), t.refusedLocked()
 		s.mu.Unlock()
 		if refused {
 			return nil // no use waiting; etcd will say what it thinks of this client

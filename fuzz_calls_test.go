@@ -69,6 +69,7 @@ type arena struct {
 }
 
 func newArena(t *testing.T, client *clientv3.Client, name string) *arena {
+	t.Helper()
 	a := &arena{t: t, client: client, name: name}
 	for range 2 {
 		a.sessions = append(a.sessions, newSession(t, client, etcdlock.WithTTL(2*time.Second)))

@@ -226,6 +226,9 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	return true, nil
 }
 
+// refusedLocked reports whether no retry will mend the ticket's deletion.
+func (t *ticket) refusedLocked() bool { return t.refused != nil }
+
 // delete sends deletions in one request and tells which of them found their key, and the revision.
 func (s *Session) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
 	if len(ops) == 1 { // a Txn of one takes the server longer

@@ -33,7 +33,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 		defer func() {
 			cancel(nil)
 			if !stopped {
-				<-done //nolint:errcheck // told already, or the caller broke off
+				<-done // told already, or the caller broke off
 			}
 		}()
 		for {

@@ -82,7 +82,7 @@ func TestTimeUnlockWithoutEtcdReturnsByTheDeadlineOfItsHold(t *testing.T) {
 		until(time.Now().Add(7 * time.Second))
 		deadline := e.at("keepalive").Add(trust15)
 		e.away()
-		err := m.Unlock(context.Background()) //nolint:usetesting // the point of it
+		err := m.Unlock(context.Background())
 		require.Error(t, err)
 		require.NotErrorIs(t, err, ErrNotHeld)
 		require.False(t, time.Now().After(deadline), "returned %v after the deadline", time.Since(deadline))
@@ -152,7 +152,7 @@ func TestTimeChildrenOfAHoldGetTheCauseAndNoGoroutines(t *testing.T) {
 		for i := range children {
 			child, cancel := context.WithCancel(m.Context())
 			t.Cleanup(cancel)
-			children[i] = child
+			children[i] = child //nolint:fatcontext // siblings, not a chain
 		}
 		require.LessOrEqual(t, runtime.NumGoroutine(), before+10, "other packages' goroutines come and go")
 		e.away()
@@ -198,7 +198,7 @@ func TestTimeVerifyEndsWithTheHold(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		m := locked(t, e.session(t))
 		e.away()
-		err := m.Verify(context.Background()) //nolint:usetesting // the point of it
+		err := m.Verify(context.Background())
 		require.ErrorIs(t, err, ErrLost)
 		require.Equal(t, e.at("grant").Add(trust15), time.Now())
 	})
@@ -213,7 +213,7 @@ func TestTimeTryLockBehindAnUnconfirmedReleaseEndsWithTheSession(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, m.Unlock(ctx), context.DeadlineExceeded)
 		ended := make(chan error, 1)
-		go func() { ended <- m.TryLock(context.Background()) }() //nolint:usetesting // the point of it
+		go func() { ended <- m.TryLock(context.Background()) }()
 		synctest.Wait()
 		require.Error(t, s.Close())
 		synctest.Wait()

@@ -29,7 +29,7 @@ func locked(t *testing.T, s *Session) *Mutex {
 }
 
 // requireEnd checks that a hold lasts until one nanosecond before a moment, and no longer.
-func requireEnd(t *testing.T, ctx context.Context, at time.Time) { //nolint:revive // the test comes first
+func requireEnd(t *testing.T, ctx context.Context, at time.Time) {
 	t.Helper()
 	until(at.Add(-1))
 	require.NoError(t, ctx.Err(), "one nanosecond before the deadline")

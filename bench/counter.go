@@ -193,7 +193,7 @@ func (s *countedStream) RecvMsg(m any) error {
 	if err != nil && s.watch && s.closed.CompareAndSwap(false, true) {
 		s.c.watchStreams.Add(-1)
 	}
-	if err == io.EOF {
+	if err == io.EOF { //nolint:errorlint // gRPC compares it, unwrapped
 		return io.EOF
 	}
 	return err

@@ -25,11 +25,10 @@ type result struct {
 
 // A goal is a bound on a value that the result gives rise to.
 type goal struct {
-	text   string
-	value  float64
-	bound  float64
-	least  bool // the value must be at least the bound, not at most
-	absent bool // reported, held against nothing
+	text  string
+	value float64
+	bound float64
+	least bool // the value must be at least the bound, not at most
 }
 
 func atMost(value, bound float64, of string) goal {

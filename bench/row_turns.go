@@ -88,7 +88,7 @@ func takeTurns(ctx context.Context, d time.Duration, ms []mutex) (float64, error
 			for ctx.Err() == nil {
 				if err := m.Lock(ctx); err != nil {
 					if ctx.Err() == nil {
-						errs[i] = fmt.Errorf("Lock: %w", err)
+						errs[i] = fmt.Errorf("lock: %w", err)
 					}
 					return
 				}
@@ -105,7 +105,7 @@ func takeTurns(ctx context.Context, d time.Duration, ms []mutex) (float64, error
 				total.Add(1)
 				inside.Add(-1)
 				if err := unlock(m); err != nil {
-					errs[i] = fmt.Errorf("Unlock: %w", err)
+					errs[i] = fmt.Errorf("unlock: %w", err)
 					return
 				}
 			}

@@ -13,8 +13,6 @@ func (s *sample) addTime(d time.Duration) { s.add(ms(d)) }
 func ms(d time.Duration) float64          { return float64(d) / float64(time.Millisecond) }
 func (s sample) median() float64          { return s.quantile(0.5) }
 
-func (s *sample) addAll(d []time.Duration) { *s = append(*s, inMS(d)...) }
-
 // quantile is the nearest-rank quantile, the mean of the middle two for the
 // median of an even number; 0 for an empty sample.
 func (s sample) quantile(q float64) float64 {
@@ -27,28 +25,6 @@ func (s sample) quantile(q float64) float64 {
 		return (o[n/2-1] + o[n/2]) / 2
 	}
 	return o[min(n-1, int(q*float64(n)))]
-}
-
-func (s sample) mean() float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	return fold(s) / float64(len(s))
-}
-
-func fold(s sample) (t float64) {
-	for _, v := range s {
-		t += v
-	}
-	return t
-}
-
-func inMS(d []time.Duration) sample {
-	out := make(sample, len(d))
-	for i, v := range d {
-		out[i] = ms(v)
-	}
-	return out
 }
 
 // ratio is a over b, and 0 where it cannot be said.

@@ -115,7 +115,7 @@ func (l *theirElection) Calls() map[string]func(context.Context) error {
 		"Leader":   func(ctx context.Context) error { _, err := l.e.Leader(ctx); return err },
 		"Proclaim": func(ctx context.Context) error { return l.e.Proclaim(ctx, "other") },
 		"Observe": func(ctx context.Context) error {
-			for range l.e.Observe(ctx) { //nolint:revive // drained until its context ends
+			for range l.e.Observe(ctx) { // drained until its context ends
 			}
 			return nil
 		},

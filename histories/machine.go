@@ -115,7 +115,7 @@ func (m *machine) lastLap(ctx context.Context) error {
 			if h == nil {
 				return fmt.Errorf("machine %s: %s cannot be locked after the last fault", m.cfg.ID, name)
 			}
-			w.release(ctx, h, "Unlock", mu.Unlock)
+			_ = w.release(ctx, h, "Unlock", mu.Unlock) // recorded either way
 		}
 	}
 	return nil
