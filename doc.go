@@ -29,14 +29,16 @@
 // by the local monotonic clock, where S is the moment before the last acknowledged renewal at which a linearizable
 // read was sent: never the moment at which an answer arrived, so that a slow network shortens a hold and cannot
 // stretch it. The TTL/20 pays for a local clock that runs slower than etcd's and for a busy scheduler. Renewals are
-// due every third of the granted TTL; a holder that cannot reach etcd gives up at the bound.
+// due every third of the smaller TTL; a holder that cannot reach etcd gives up at the bound.
 //
 // On Linux the clock counts the time that the machine was suspended. Elsewhere a machine that slept may believe in a
 // hold for as long as it slept, and the token is what is left.
 //
 // etcd can also remove a lease that was renewed all along: by an operator's hand, by a restore, or when an old etcd
-// leader wakes from a long stall. The hold then ends as soon as the Session notices: at once for a lost lease and
-// within a third of the TTL for a single removed key, while etcd can be reached. In between only the token protects.
+// leader wakes from a long stall. The hold then ends as soon as the Session notices, while etcd can be reached: at once
+// for a lost lease (of a hold younger than TTL/20, once it is that old), within a third of the
+// TTL for a single removed key. In between only the token protects. A waiter whose ticket is deleted in the same moment as
+// the one before it may see Lock return nil and the hold end at once.
 //
 // # Use
 //

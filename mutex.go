@@ -42,6 +42,9 @@ func (m *Mutex) Name() string { return m.name }
 // *LockedError names the holder, if it was seen); with etcd out of reach it matches ctx.Err() and tells etcd's last
 // error. A Session that closes gives ErrClosed, an empty name ErrInvalidName. Errors that no retry can mend
 // (permissions, a full store) are returned at once; everything else is retried.
+//
+// Where somebody deletes the ticket of the holder and that of the next waiter together, that waiter's Lock may return
+// nil and its hold end a moment later: Context and Unlock tell.
 func (m *Mutex) Lock(ctx context.Context) error {
 	_, err := m.lock(ctx)
 	return err
