@@ -3,25 +3,40 @@ package etcdlock_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/namespace"
 
 	"github.com/etcdlock/etcdlock"
 	"github.com/etcdlock/etcdlock/internal/embedded"
 )
 
+// fuzzEndpoint is how the worker processes of go test -fuzz learn of the etcd that the first process started.
+const fuzzEndpoint = "ETCDLOCK_FUZZ_ENDPOINT"
+
 // fuzzClient returns the client of one etcd for all inputs of a fuzz target: starting one for each would leave no
-// time for the inputs.
+// time for the inputs. The workers of go test -fuzz are killed in the end, so an etcd of their own would leave its
+// directory behind: they use the first process's, each in a namespace.
 func fuzzClient(f *testing.F) *clientv3.Client {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	client, stop, err := embedded.Client(ctx, "")
+	endpoint := os.Getenv(fuzzEndpoint)
+	client, stop, err := embedded.Client(ctx, endpoint)
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, stop()) })
+	if endpoint != "" {
+		ns := fmt.Sprintf("%d:", os.Getpid())
+		client.KV = namespace.NewKV(client.KV, ns)
+		client.Watcher = namespace.NewWatcher(client.Watcher, ns)
+		client.Lease = namespace.NewLease(client.Lease, ns)
+	}
+	f.Setenv(fuzzEndpoint, client.Endpoints()[0])
 	return client
 }
 

@@ -1,0 +1,129 @@
+package etcdlock
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file deletes the doomed. A flight is a run of attempts, in a goroutine of the Session (the first of them may be
+// the releasing caller's own), that goes on until etcd has confirmed or the lease is over.
+
+// dueLocked decides whether the doomed need a flight of their own now; the caller then flies it. Otherwise the flight
+// under way takes them when it comes back, unless it is urgent. Each flight carries every deletion that is not
+// confirmed, the oldest first: a later ticket must not be seen to go before an earlier one that was released before it.
+func (ln *line) dueLocked(urgent bool) bool {
+	due := ln.flights == 0 || urgent && ln.flights < 8 && len(ln.doomed) <= maxOps
+	if due {
+		ln.flights++
+	}
+	return due
+}
+
+// flyLocked starts a flight in the background.
+func (ln *line) flyLocked() {
+	if !ln.s.spawnLocked(ln.fly) {
+		ln.flights-- // the Session is closed: the revoked lease takes the tickets
+	}
+}
+
+// fly deletes until nothing is left to delete.
+func (ln *line) fly() {
+	s := ln.s
+	for n := 0; ; n++ {
+		more, err := ln.attempt(s.back, n)
+		switch {
+		case err == nil && !more:
+			return
+		case err == nil:
+			n = -1
+		case !sleep(s.back, min(20*time.Millisecond<<min(n, 6), time.Second)):
+			s.mu.Lock()
+			ln.flights--
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+// attempt sends one Txn of deletions. The flight has ended when it returns without an error and without more to do.
+func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
+	s := ln.s
+	s.mu.Lock()
+	ln.buryDoomedLocked()
+	batch := append([]*ticket(nil), ln.doomed[:min(len(ln.doomed), maxOps)]...)
+	if len(batch) == 0 {
+		ln.flights--
+		s.mu.Unlock()
+		return false, nil
+	}
+	ops := make([]clientv3.Op, len(batch))
+	for i, t := range batch {
+		t.sent++
+		ops[i] = clientv3.OpDelete(t.key)
+	}
+	s.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, s.patience(n))
+	found, at, err := s.delete(ctx, ops)
+	cancel()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ln.last = unanswered(err)
+	if err != nil {
+		for _, t := range batch {
+			if !transient(err) {
+				t.refused = err // tried again all the same: permissions come back
+				t.tellLocked()
+			}
+		}
+		return true, err
+	}
+	for i, t := range batch {
+		t.goneLocked(at, found[i])
+		if !found[i] && t.sent == 1 {
+			s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
+		}
+	}
+	if ln.buryDoomedLocked(); len(ln.doomed) == 0 {
+		ln.flights--
+		return false, nil
+	}
+	return true, nil
+}
+
+// refusedLocked reports whether no retry will mend the ticket's deletion.
+func (t *ticket) refusedLocked() bool { return t.refused != nil }
+
+// delete sends deletions in one request and tells which of them found their key, and the revision.
+func (s *Session) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
+	if len(ops) == 1 { // a Txn of one takes the server longer
+		resp, err := s.client.Do(ctx, ops[0])
+		if err != nil {
+			return nil, 0, err
+		}
+		return []bool{resp.Del().Deleted > 0}, resp.Del().Header.Revision, nil
+	}
+	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range resp.Responses {
+		found = append(found, r.GetResponseDeleteRange().Deleted > 0)
+	}
+	return found, resp.Header.Revision, nil
+}
+
+// buryDoomedLocked drops from the list what is confirmed, and what went with its lease.
+func (ln *line) buryDoomedLocked() {
+	rest := ln.doomed[:0]
+	for _, t := range ln.doomed {
+		if t.state == left {
+			rest = append(rest, t)
+		}
+	}
+	clear(ln.doomed[len(rest):])
+	ln.doomed = rest
+}
