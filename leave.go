@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -175,8 +176,9 @@ func (t *ticket) leftBehind(last error) error {
 	if cause := context.Cause(t.lease.ctx); errors.Is(cause, ErrClosed) {
 		return ErrClosed
 	}
-	if last == nil {
-		last = errUnanswered
+	err := errors.New("released, but etcd had not confirmed it when the lease ended")
+	if last != nil {
+		err = fmt.Errorf("%w: %w", err, last)
 	}
-	return errors.Join(errors.New("released, but etcd had not confirmed it when the lease ended"), last)
+	return err
 }
