@@ -139,7 +139,8 @@ func TestWaitersOfOneSessionShareOneWatch(t *testing.T) {
 func TestGoroutinesOfOneSessionHandOverInMemory(t *testing.T) {
 	clus := newCluster(t, 1)
 	client, tp := newTappedClient(t, clus)
-	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	// A TTL so long that nothing is held for a twentieth of it, when the Session would watch one of its own tickets.
+	s := newSession(t, client, etcdlock.WithTTL(time.Hour))
 	tp.requests()
 	exclude(t, func(int) *etcdlock.Mutex { return etcdlock.NewMutex(s, "memory") }, 32, 10)
 	sent := tp.requests()
