@@ -76,10 +76,15 @@ func (f *floor) pair(ctx context.Context) error {
 	return err
 }
 
-// handoff is a bare delete until a waiting watcher has the event.
-func (f *floor) handoff(ctx context.Context) (time.Duration, error) {
+// handoff is a bare delete until a waiting watcher has the event. The key is
+// kept as long as the locks beside it are: processors that have gone to rest
+// in between make the bare handoff slower as well.
+func (f *floor) handoff(ctx context.Context, holds time.Duration) (time.Duration, error) {
 	if _, err := f.a.Put(ctx, f.key, "x", clientv3.WithLease(f.lease)); err != nil {
 		return 0, err
+	}
+	if holds > 0 {
+		pause(ctx, holds)
 	}
 	start := time.Now()
 	if _, err := f.a.Delete(ctx, f.key); err != nil {
@@ -93,9 +98,9 @@ func (f *floor) handoff(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-func (f *floor) handoffs(ctx context.Context, n int, into *sample) error {
+func (f *floor) handoffs(ctx context.Context, n int, holds time.Duration, into *sample) error {
 	for range n {
-		d, err := f.handoff(ctx)
+		d, err := f.handoff(ctx, holds)
 		if err != nil {
 			return err
 		}

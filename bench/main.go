@@ -22,9 +22,6 @@ import (
 	"time"
 )
 
-// limit ends a run that a machine is too slow or too busy for; the table then says what is missing.
-const limit = 12 * time.Minute
-
 type config struct {
 	short   bool
 	run     string
@@ -32,6 +29,7 @@ type config struct {
 	members int
 	profile string
 	verbose bool
+	limit   time.Duration
 }
 
 func main() {
@@ -42,6 +40,7 @@ func main() {
 	flag.IntVar(&c.members, "members", 0, "only on this many members, 1 or 3")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile here")
 	flag.BoolVar(&c.verbose, "v", false, "show the requests of some rows by kind")
+	flag.DurationVar(&c.limit, "limit", 12*time.Minute, "end the run then; the table says what is missing")
 	list := flag.Bool("list", false, "name the rows")
 	holdLib := flag.String("hold", "", "internal: the process that the takeover row kills")
 	holdName := flag.String("hold-name", "", "internal")
@@ -81,7 +80,7 @@ func bench(ctx context.Context, c config) error {
 		defer pprof.StopCPUProfile()
 	}
 	r := &report{out: os.Stdout}
-	lctx, cancel := context.WithTimeout(ctx, limit)
+	lctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
 	start, load := time.Now(), loadAverage()
 	for _, members := range []int{1, 3} {

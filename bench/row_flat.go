@@ -34,7 +34,7 @@ func flatHandoff(ctx context.Context, e *env, r *report) error {
 	}
 	for range e.pick(2, 1) {
 		for k, p := range ps {
-			if err := f.handoffs(ctx, 20, &bare); err != nil {
+			if err := f.handoffs(ctx, 20, briefly, &bare); err != nil {
 				return err
 			}
 			if err := p.handoffs(ctx, e, scene{clients: 2, age: old, lines: 20, handoffs: 1, holds: briefly}, got[k][2]); err != nil {

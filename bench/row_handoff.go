@@ -77,7 +77,7 @@ func handoffScene(ctx context.Context, e *env, r *report, row string, ps []*pool
 	for round := range rounds {
 		for k := range ps {
 			k = (k + round) % len(ps)
-			if err := f.handoffs(ctx, max(5, 20/rounds), &bare); err != nil {
+			if err := f.handoffs(ctx, max(5, 20/rounds), s.rest(), &bare); err != nil {
 				return err
 			}
 			before := ps[k].requests()
@@ -94,4 +94,12 @@ func handoffScene(ctx context.Context, e *env, r *report, row string, ps []*pool
 	r.add(result{row: row, what: fmt.Sprintf("handoff, %d clients, %s", s.clients, what), where: e.where(), unit: "ms",
 		floor: b, ours: o, theirs: t, goal: atMost(ratio(o, b), 1.15, overFloor), note: note, x: s.clients})
 	return nil
+}
+
+// rest is how long nothing happens before each release of a scene.
+func (s scene) rest() time.Duration {
+	if s.lines == 1 && s.clients == 2 {
+		return s.age
+	}
+	return s.holds
 }

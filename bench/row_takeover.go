@@ -145,7 +145,7 @@ func closed(ctx context.Context, e *env, r *report) error {
 		}
 		defer p.close()
 		for range e.pick(15, 4) {
-			if err := f.handoffs(ctx, 2, &bare); err != nil {
+			if err := f.handoffs(ctx, 2, old, &bare); err != nil {
 				return err
 			}
 			s, err := l.session(ctx, p.clients[0], sessionTTL)

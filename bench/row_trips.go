@@ -47,7 +47,7 @@ func trips(ctx context.Context, e *env, r *report) error {
 		var bare sample
 		got := make([]sample, len(ps))
 		for k, p := range ps {
-			if err := f.handoffs(ctx, e.pick(8, 4), &bare); err != nil {
+			if err := f.handoffs(ctx, e.pick(8, 4), 0, &bare); err != nil {
 				return err
 			}
 			if err := p.handoffs(ctx, e, c.scene, &got[k]); err != nil {

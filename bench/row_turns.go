@@ -31,7 +31,7 @@ func turns(ctx context.Context, e *env, r *report) error {
 		got := make([]sample, len(ps))
 		perTurn := make([]sample, len(ps))
 		for round := range e.pick(3, 1) {
-			if err := f.handoffs(ctx, 40, &bare); err != nil {
+			if err := f.handoffs(ctx, 40, 0, &bare); err != nil {
 				return err
 			}
 			for k := range ps {
