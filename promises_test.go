@@ -276,7 +276,11 @@ func TestRemovalBehindOurBackEndsTheHold(t *testing.T) {
 	_, err := client.Delete(soon(t), a.Key())
 	require.NoError(t, err)
 	start := time.Now()
-	<-held.Done()
+	select {
+	case <-held.Done():
+	case <-soon(t).Done():
+		t.Fatal("not noticed")
+	}
 	assert.Less(t, time.Since(start), s.TTL()/3+time.Second)
 	require.ErrorIs(t, context.Cause(held), etcdlock.ErrLost)
 	require.ErrorIs(t, a.Unlock(soon(t)), etcdlock.ErrLost)
