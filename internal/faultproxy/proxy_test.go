@@ -180,3 +180,20 @@ func TestDropLosesWhatWasHeld(t *testing.T) {
 	dial(t, p)
 	require.Equal(t, []string{"hello", "hello"}, e.got())
 }
+
+func TestStrandedRequestIsDeliveredAfterItsSenderLeft(t *testing.T) {
+	e, p := newEcho(t)
+	c := dial(t, p)
+	p.Hold(ToServer)
+	c.send("late")
+	eventually(t, func() bool { return p.Held(ToServer) > 0 })
+	deliver := p.Strand()
+	require.Empty(t, c.read(10*time.Second), "the client's end is closed")
+	p.Cut()
+	p.Resume()
+	dial(t, p)
+	require.Equal(t, []string{"hello", "hello"}, e.got(), "others go on and the request still waits")
+	deliver()
+	eventually(t, func() bool { return len(e.got()) == 3 })
+	require.Equal(t, "late", e.got()[2])
+}
