@@ -189,7 +189,10 @@ func (t *ticket) checkAt(at int64) {
 	s := t.line.s
 	opts := []clientv3.OpOption{clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at)}
 	var resp *clientv3.GetResponse
-	err := s.ask(s.back, func(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancel(s.back)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)() // nobody wants to know any more
+	err := s.ask(ctx, func(ctx context.Context) (err error) {
 		resp, err = s.client.Get(ctx, t.key, opts...)
 		if code(err) == code(rpctypes.ErrFutureRev) { // also ErrCompacted: ask for the present instead
 			opts = opts[:1]
