@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock"
 )
@@ -40,9 +41,33 @@ func TestUncontendedLockAndUnlockAreTwoRequestsAndTwoCommits(t *testing.T) {
 		for range 10 {
 			cycle()
 		}
-		assert.Equal(t, map[string]int{"Txn": 10, "DeleteRange": 10}, tp.requests(), what)
+		assert.Equal(t, map[string]int{"Txn": 20}, tp.requests(), what)
 		assert.Equal(t, rev+20, revision(t, client), what)
 	}
+}
+
+// A deleted key stays in etcd's index until the store is compacted, and whoever queues reads over it.
+func TestALockUsesFewNamesHoweverOftenItIsTaken(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	exclude(t, func(int) *etcdlock.Mutex { return etcdlock.NewMutex(s, "names") }, 8, 50)
+	m := etcdlock.NewMutex(s, "names")
+	for range 50 {
+		require.NoError(t, m.Lock(soon(t)))
+		require.NoError(t, m.Unlock(soon(t)))
+		require.NoError(t, m.TryLock(soon(t)))
+		require.NoError(t, m.Unlock(soon(t)))
+	}
+	names := map[string]bool{}
+	puts := 0
+	history := client.Watch(soon(t), "names/", clientv3.WithPrefix(), clientv3.WithRev(1), clientv3.WithFilterDelete())
+	for puts < 8*50+100 {
+		for _, ev := range (<-history).Events {
+			names[string(ev.Kv.Key)] = true
+			puts++
+		}
+	}
+	assert.LessOrEqual(t, len(names), 16, "two for each that queues at once: the next may queue while a deletion is under way")
 }
 
 func TestABusyTryLockIsOneRequestAndNoWrite(t *testing.T) {

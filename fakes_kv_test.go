@@ -100,7 +100,7 @@ func (e *etcd) Txn(ctx context.Context, r *pb.TxnRequest, _ ...grpc.CallOption) 
 		}
 	}
 	err = e.serve(ctx, call, func(f fault) error {
-		resp, err = e.txnLocked(r)
+		resp, err = e.txnLocked(r, e.rev+1)
 		if err == nil {
 			resp.Header = e.header(f)
 		}
@@ -125,7 +125,8 @@ func (e *etcd) DeleteRange(
 	return resp, err
 }
 
-func (e *etcd) txnLocked(r *pb.TxnRequest) (*pb.TxnResponse, error) {
+// txnLocked runs a Txn, nested or not, whose writes are of revision rev.
+func (e *etcd) txnLocked(r *pb.TxnRequest, rev int64) (*pb.TxnResponse, error) {
 	resp := &pb.TxnResponse{Succeeded: true}
 	for _, c := range r.Compare {
 		var create int64
@@ -141,17 +142,21 @@ func (e *etcd) txnLocked(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	if !resp.Succeeded {
 		ops = r.Failure
 	}
-	wrote := false
 	for _, op := range ops {
-		switch {
-		case op.GetRequestRange() != nil:
+		if op.GetRequestRange() != nil {
 			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{
 				ResponseRange: e.rangeLocked(op.GetRequestRange())}})
 			continue
-		case !wrote:
-			wrote = true
-			e.rev++
 		}
+		if nested := op.GetRequestTxn(); nested != nil {
+			answer, err := e.txnLocked(nested, rev)
+			if err != nil {
+				return nil, err
+			}
+			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: answer}})
+			continue
+		}
+		e.rev = rev
 		if put := op.GetRequestPut(); put != nil {
 			if e.leases[clientv3.LeaseID(put.Lease)] == nil {
 				return nil, rpctypes.ErrLeaseNotFound

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -52,7 +53,7 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	s := ln.s
 	s.mu.Lock()
 	ln.buryDoomedLocked()
-	batch := append([]*ticket(nil), ln.doomed[:min(len(ln.doomed), maxOps)]...)
+	batch := slices.Clone(ln.doomed[:min(len(ln.doomed), maxOps-1)]) // each is a Txn of its own, inside
 	if len(batch) == 0 {
 		ln.flights--
 		s.mu.Unlock()
@@ -61,7 +62,7 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	ops := make([]clientv3.Op, len(batch))
 	for i, t := range batch {
 		t.sent++
-		ops[i] = clientv3.OpDelete(t.key)
+		ops[i] = t.deletion()
 	}
 	s.mu.Unlock()
 
@@ -94,24 +95,34 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	return true, nil
 }
 
+// deletion removes this ticket, and no later one of the same name however late it arrives. A ticket whose put has not
+// been answered has no revision to go by; nor will there be a later one of its name.
+func (t *ticket) deletion() clientv3.Op {
+	if t.rev == 0 {
+		return clientv3.OpDelete(t.key)
+	}
+	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
+	return clientv3.OpTxn([]clientv3.Cmp{exists}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
+}
+
 // refusedLocked reports whether no retry will mend the ticket's deletion.
 func (t *ticket) refusedLocked() bool { return t.refused != nil }
 
 // delete sends deletions in one request and tells which of them found their key, and the revision.
 func (s *Session) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
-	if len(ops) == 1 { // a Txn of one takes the server longer
+	if len(ops) == 1 && ops[0].IsTxn() {
 		resp, err := s.client.Do(ctx, ops[0])
 		if err != nil {
 			return nil, 0, err
 		}
-		return []bool{resp.Del().Deleted > 0}, resp.Del().Header.Revision, nil
+		return []bool{resp.Txn().Succeeded}, resp.Txn().Header.Revision, nil
 	}
 	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, r := range resp.Responses {
-		found = append(found, r.GetResponseDeleteRange().Deleted > 0)
+		found = append(found, r.GetResponseTxn().GetSucceeded() || r.GetResponseDeleteRange().GetDeleted() > 0)
 	}
 	return found, resp.Header.Revision, nil
 }

@@ -40,6 +40,10 @@ func TestAMixedFleet(t *testing.T) {
 				}
 			}
 		}()
+		first := etcdlock.NewElection(s, name)
+		require.NoError(t, first.Campaign(soon(t), "first"))
+		<-told // it watches
+		require.NoError(t, first.Resign(soon(t)))
 		led := atRandom(t, f, seed, electionKinds(), &name)
 		seen, last := []string{}, led[len(led)-1]
 		for len(seen) == 0 || seen[len(seen)-1] != last {

@@ -42,6 +42,8 @@ type lease struct {
 	// Guarded by the Session's mu.
 	tickets map[string]*ticket // every ticket that may be in etcd under this lease, by key
 	suspect bool               // a put may still arrive late: look for strays until the lease ends
+	top     uint64             // the highest n of a ticket
+	burnt   uint64             // no n up to this one is used again
 }
 
 // grant asks etcd for a lease. A grant whose answer is lost leaves a lease without keys, which ends by itself.

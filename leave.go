@@ -64,7 +64,7 @@ func (t *ticket) doomLocked() bool {
 	}
 	t.ruled = t.state == idle || t.state == held && !t.hold.lost()
 	if t.state == sending {
-		t.lease.suspect = true // the put may arrive after its deletion
+		t.unsureLocked()
 	}
 	t.becomeLocked(left)
 	t.line.doomed = append(t.line.doomed, t)
@@ -80,7 +80,7 @@ func (t *ticket) giveUp(err error) {
 	s.mu.Lock()
 	refused := t.state == sending && !transient(err)
 	if refused {
-		t.lease.suspect = true
+		t.unsureLocked()
 		t.goneLocked(0, false)
 	}
 	s.mu.Unlock()
@@ -124,6 +124,9 @@ func (t *ticket) goneLocked(at int64, deleted bool) {
 	t.line.goneAt = max(t.line.goneAt, at)
 	t.becomeLocked(gone)
 	delete(t.lease.tickets, t.key)
+	if t.line.of == t.lease {
+		t.line.free = append(t.line.free, t.n)
+	}
 	t.line.refs--
 	t.line.settleLocked()
 }

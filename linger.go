@@ -151,7 +151,7 @@ func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
 		}
 		key, put := string(ev.Kv.Key), ev.Type == clientv3.EventTypePut
 		ln.noteLocked(v, key, put)
-		if h := ln.holder; h != nil && h.key == key && !put {
+		if h := ln.holder; h != nil && h.key == key && !put && ev.Kv.ModRevision > h.rev {
 			removed, at = h, ev.Kv.ModRevision
 		}
 	}
@@ -165,7 +165,7 @@ func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
 func (ln *line) noteLocked(v *vigil, key string, exists bool) {
 	if !exists {
 		delete(v.others, key)
-	} else if ln.direct(key) && !ln.s.namedLocked(ln.s.lease, key) {
+	} else if ln.direct(key) && ln.s.lease.numberOfLocked(key) == 0 {
 		v.others[key] = struct{}{}
 	}
 }
@@ -225,7 +225,7 @@ func (ln *line) resumeLocked(l *lease, k kind) *ticket {
 	}
 	// A new value for a new hold: whoever still has the old one must not end this one with it.
 	t := &ticket{
-		line: ln, lease: l, key: old.key, value: old.value, relay: old.relay,
+		line: ln, lease: l, n: old.n, key: old.key, value: old.value, relay: old.relay,
 		state: held, rev: old.rev, guarded: old.guarded, hold: newHold(l),
 	}
 	l.tickets[t.key], ln.holder, old.state = t, t, gone

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock"
 )
@@ -83,15 +84,15 @@ func TestALingeringLockThatWasRemovedIsNotTakenUp(t *testing.T) {
 	s := newSession(t, client, etcdlock.WithLinger(time.Hour), etcdlock.WithTTL(time.Minute))
 	m := etcdlock.NewMutex(s, "removed")
 	lingering(t, m, tp)
-	keys := keysUnder(t, client, "removed/")
-	require.Len(t, keys, 1)
-	_, err := client.Delete(soon(t), keys[0])
+	resp, err := client.Delete(soon(t), "removed/", clientv3.WithPrefix(), clientv3.WithPrevKV())
 	require.NoError(t, err)
+	require.Len(t, resp.PrevKvs, 1)
 	eventually(t, func() bool {
 		require.NoError(t, m.Lock(soon(t)))
 		defer func() { _ = m.Unlock(soon(t)) }()
-		return m.Verify(soon(t)) == nil && m.Key() != keys[0]
+		return m.Verify(soon(t)) == nil && m.Token() > resp.PrevKvs[0].CreateRevision
 	}, "a new ticket")
+	lingering(t, m, tp)
 }
 
 func TestAHundredGoroutinesExcludeEachOtherWhileLingering(t *testing.T) {

@@ -121,19 +121,78 @@ func TestAnUnlockThatArrivesLateReleasesNothingElse(t *testing.T) {
 	require.NoError(t, m.Lock(soon(t)))
 	key := m.Key()
 	ctx, cancel := context.WithCancel(t.Context())
+	var late func() error
 	tp.onUnary(func(_ string, send func() error) error {
 		if ctx.Err() == nil {
+			late = send
 			cancel()
 			return status.Error(codes.Unavailable, "under way")
 		}
 		return send()
 	})
 	require.Error(t, m.Unlock(ctx))
+	eventually(t, func() bool { return m.Unlock(soon(t)) == nil }, "the deletion is sent again")
 	require.NoError(t, m.Lock(soon(t)))
-	_, err := client.Delete(soon(t), key) // the late one
-	require.NoError(t, err)
+	require.Equal(t, key, m.Key(), "the same name")
+	require.NoError(t, late())
 	require.NoError(t, m.Verify(soon(t)))
 	require.NoError(t, m.Unlock(soon(t)))
+}
+
+func TestACleanUpThatArrivesLateRemovesNothingElse(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	m := etcdlock.NewMutex(newSession(t, client), "cleaned")
+	ctx, cancel := context.WithCancel(t.Context())
+	late := make(chan func() error, 1)
+	tp.onUnary(func(_ string, send func() error) error {
+		if ctx.Err() == nil {
+			cancel() // the put is not answered: its clean-up has no revision to go by
+			return status.Error(codes.Canceled, "lost")
+		}
+		select {
+		case late <- send:
+			return status.Error(codes.Unavailable, "under way")
+		default:
+			return send()
+		}
+	})
+	require.ErrorIs(t, m.Lock(ctx), context.Canceled)
+	eventually(t, func() bool { return len(late) == 1 }, "the clean-up is under way")
+	require.NoError(t, m.TryLock(soon(t)), "which waits until it has been sent again")
+	require.NoError(t, m.Unlock(soon(t)))
+	require.NoError(t, m.Lock(soon(t)))
+	require.NoError(t, (<-late)())
+	require.NoError(t, m.Verify(soon(t)))
+	require.NoError(t, m.Unlock(soon(t)))
+}
+
+func TestAPutThatNobodyKnowsOfIsNotTakenForALaterTicket(t *testing.T) {
+	clus := newCluster(t, 1)
+	client := clus.Client(0)
+	s, other := newSession(t, client), newSession(t, client)
+	stray := func(name, value string) {
+		t.Helper()
+		_, err := client.Put(soon(t), firstKey(t, client, s, name), value, clientv3.WithLease(s.Lease()))
+		require.NoError(t, err)
+	}
+	stray("elected", "late")
+	e := etcdlock.NewElection(s, "elected")
+	require.NoError(t, e.Campaign(soon(t), "mine"))
+	leader, err := e.Leader(soon(t))
+	require.NoError(t, err)
+	require.Equal(t, "mine", leader.Value)
+	require.Len(t, keysUnder(t, client, "elected/"), 1)
+
+	held := etcdlock.NewMutex(other, "locked")
+	require.NoError(t, held.Lock(soon(t)))
+	stray("locked", s.Identity())
+	m := etcdlock.NewMutex(s, "locked")
+	require.ErrorIs(t, m.TryLock(soon(t)), etcdlock.ErrLocked)
+	require.NoError(t, held.Verify(soon(t)))
+	require.NoError(t, held.Unlock(soon(t)))
+	require.NoError(t, m.Lock(soon(t)))
+	require.Len(t, keysUnder(t, client, "locked/"), 1)
 }
 
 func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
@@ -331,15 +390,12 @@ func TestTheGuardOfAReleasedHoldIsNeverTrue(t *testing.T) {
 	}
 }
 
-// firstKey is the key of the session's first ticket, for a name that it has put nothing under yet.
+// firstKey is the key of the session's next ticket for a name that it has nothing under.
 func firstKey(t *testing.T, client *clientv3.Client, s *etcdlock.Session, name string) string {
 	t.Helper()
 	m := etcdlock.NewMutex(s, "second")
 	require.NoError(t, m.Lock(soon(t)))
 	key := m.Key()
 	require.NoError(t, m.Unlock(soon(t)))
-	lease, ok := strings.CutSuffix(strings.TrimPrefix(key, "second/"), "-2")
-	require.True(t, ok, key)
-	require.Empty(t, keysUnder(t, client, name+"/"))
-	return name + "/" + lease + "-1"
+	return name + "/" + strings.TrimPrefix(key, "second/")
 }

@@ -47,7 +47,8 @@ func (ln *line) ahead(limit, upTo, at int64) clientv3.Op {
 // enqueue puts the ticket at the end of its queue: one request, which can be repeated until it is answered. The
 // operations of a Txn run in order, so the range sees the queue just before the put.
 //
-// A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing.
+// A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
+// finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
 func (t *ticket) enqueue(ctx context.Context) (view, error) {
 	var resp *clientv3.TxnResponse
 	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
@@ -55,12 +56,12 @@ func (t *ticket) enqueue(ctx context.Context) (view, error) {
 		resp, err = t.line.s.client.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
 			Then(t.line.ahead(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))).
-			Else(clientv3.OpGet(t.key, clientv3.WithKeysOnly())).
+			Else(clientv3.OpGet(t.key)).
 			Commit()
 		if err != nil || now().sub(start) > time.Second {
 			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
 			// etcd client, which repeats some by itself.
-			t.line.s.suspect(t.lease)
+			t.unsure()
 		}
 		return err
 	})
@@ -72,7 +73,9 @@ func (t *ticket) enqueue(ctx context.Context) (view, error) {
 		if len(kvs) == 0 {
 			return view{}, errors.New("etcdlock: bug: a ticket both exists and does not")
 		}
-		t.placed(kvs[0].CreateRevision)
+		if !t.found(kvs[0]) {
+			return view{}, errRequeue
+		}
 		return t.look(ctx, 0)
 	}
 	rev := resp.Header.Revision
@@ -82,6 +85,16 @@ func (t *ticket) enqueue(ctx context.Context) (view, error) {
 		return v, nil
 	}
 	return t.look(ctx, rev) // names nest here
+}
+
+// found takes the key that is there already for this ticket; false if it has not the ticket's value, and has to go.
+func (t *ticket) found(kv *mvccpb.KeyValue) bool {
+	t.placed(kv.CreateRevision)
+	if string(kv.Value) == t.value {
+		return true
+	}
+	t.unsure()
+	return false
 }
 
 // leaseGone turns etcd's refusal of a dead lease into the loss that it is.
@@ -161,7 +174,7 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 	put := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))
 	first := clientv3.OpGet(ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1),
 		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
-	mine := clientv3.OpGet(t.key, clientv3.WithKeysOnly())
+	mine := clientv3.OpGet(t.key)
 	below := int64(1) // the create revision that nobody in the queue may have reached
 	for {
 		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(ln.prefix).WithPrefix(), "<", below)}
@@ -184,7 +197,7 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 			return nil, t.leaseGone(unanswered(err))
 		}
 		if now().sub(start) > time.Second {
-			ln.s.suspect(t.lease) // the etcd client may have sent it more than once
+			t.unsure() // the etcd client may have sent it more than once
 		}
 		answer := (*pb.TxnResponse)(resp)
 		if seen.key != "" {
@@ -197,11 +210,13 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 			t.placed(resp.Header.Revision)
 			return nil, nil //nolint:nilnil // neither locked by another nor failed: the ticket holds
 		}
-		if kvs := answer.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-			t.placed(kvs[0].CreateRevision) // the etcd client sent it twice: the first arrival found the queue empty
-			return nil, nil                 //nolint:nilnil // as above
-		}
 		kvs := answer.Responses[1].GetResponseRange().Kvs
+		if mine := answer.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
+			if !t.found(mine[0]) || string(kvs[0].Key) != t.key {
+				return nil, errRequeue
+			}
+			return nil, nil //nolint:nilnil // as above
+		}
 		if len(kvs) > 0 && ln.direct(string(kvs[0].Key)) {
 			return ln.locked(kvs[0]), nil
 		}

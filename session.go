@@ -42,7 +42,6 @@ type Session struct {
 	lease   *lease     // the newest; may be over
 	next    chan struct{}
 	lines   map[string]*line
-	serial  uint64 // the n of the last ticket named
 	probe   string // a key that this client may read
 	trouble error  // what the last renewal or grant failed with, nil after a success
 	work    int    // functions of Do and Run that are running

@@ -51,13 +51,6 @@ func (s *Session) deleteKeys(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// suspect says that a put under l may arrive late: from now on each renewal is followed by a sweep.
-func (s *Session) suspect(l *lease) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l.suspect = true
-}
-
 // sweep deletes strays: tickets whose put arrived after its caller had given up and the deletion had been confirmed.
 // What etcd lists as attached to the lease is a hint (a leader that just woke may leave keys out), so nothing is
 // concluded from a key that is missing; and only names that this Session generated are deleted.
@@ -72,8 +65,9 @@ func (s *Session) sweep(l *lease, limit time.Duration) {
 	var strays []string
 	s.mu.Lock()
 	for _, key := range resp.Keys {
-		if l.tickets[string(key)] == nil && s.namedLocked(l, string(key)) {
+		if n := l.numberOfLocked(string(key)); n > 0 && l.tickets[string(key)] == nil {
 			strays = append(strays, string(key))
+			l.burnt = max(l.burnt, n) // no new ticket of that name may be in the deletion's way
 		}
 	}
 	s.mu.Unlock()

@@ -42,7 +42,12 @@ func (tp *tap) intercept(ctx context.Context, method string, req, reply any, cc 
 	tp.count[name]++
 	unary := tp.unary
 	tp.mu.Unlock()
-	call := func() error { return invoker(ctx, method, req, reply, cc, opts...) }
+	call := func() error {
+		if ctx.Err() != nil { // its sender has left: the network delivers it late
+			ctx = context.WithoutCancel(ctx)
+		}
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
 	if unary != nil {
 		return unary(name, call)
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// This file has the two things that the queue is made of in memory. A ticket is one place in the queue of one name: a
-// key in etcd, used once. A line is what a Session knows of one name: its own tickets there.
+// This file has the two things that the queue is made of in memory. A ticket is one place in the queue of one name: one
+// generation of a key in etcd. A line is what a Session knows of one name: its own tickets there.
 //
 // Everything here is guarded by the Session's mu, and nothing here talks to etcd.
 
@@ -26,10 +26,14 @@ const (
 // ticket is one place in a queue.
 //
 // Its key is name/<lease hex>-<n>, directly under the name as etcd's own concurrency package has it, so that fleets
-// can mix. The n is never used again, so that deleting a ticket is always safe, however late the request arrives.
+// can mix. The n is the ticket's alone while it may be in etcd, and is used again afterwards: a key that was deleted
+// stays in etcd's index until the store is compacted, and whoever queues reads over it. See numberLocked for what
+// makes that safe.
 type ticket struct {
 	line  *line
 	lease *lease
+	n     uint64
+	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
 	value string
 	relay bool // may be handed over in memory: a Mutex's ticket, not an Election's
@@ -62,6 +66,9 @@ type line struct {
 
 	// Guarded by the Session's mu.
 	refs    int       // tickets that are not gone
+	free    []uint64  // the n of tickets that are gone, of the lease numbered
+	top     uint64    // the highest n given out under it
+	of      *lease    // the lease that free and top are of
 	holder  *ticket   // the one that holds, or idles
 	vigil   *vigil    // who else queues, while that matters
 	doomed  []*ticket // left, in that order
@@ -87,19 +94,59 @@ func (s *Session) newTicket(l *lease, k kind, name, value string) *ticket {
 		s.lines[name] = ln
 	}
 	ln.refs++
-	s.serial++
-	t := &ticket{
-		line: ln, lease: l, key: fmt.Sprintf("%s%x-%d", ln.prefix, l.id, s.serial), value: value, relay: k.relay}
+	n := ln.numberLocked(l)
+	t := &ticket{line: ln, lease: l, n: n, after: ln.goneAt, key: ln.key(l, n), value: value, relay: k.relay}
 	l.tickets[t.key] = t
 	return t
 }
 
-// namedLocked reports whether key has the form of a ticket that this Session named under l.
-func (s *Session) namedLocked(l *lease, key string) bool {
+func (ln *line) key(l *lease, n uint64) string { return fmt.Sprintf("%s%x-%d", ln.prefix, l.id, n) }
+
+// numberLocked chooses the n of the next ticket: that of one that is gone, where there is one.
+//
+// Why a name can be used again: what can still be under way for an earlier ticket of that name does no harm. A deletion
+// names the ticket's create revision, and so removes that ticket or nothing. A put was answered, or else the name is
+// burnt (see unsureLocked); should the etcd client have sent it twice all the same, the second copy finds the next
+// ticket there and changes nothing, or comes before it and is taken for it, at the place where it is in the queue.
+func (ln *line) numberLocked(l *lease) uint64 {
+	if ln.of != l {
+		ln.of, ln.free, ln.top = l, nil, 0
+	}
+	for len(ln.free) > 0 {
+		n := ln.free[len(ln.free)-1]
+		ln.free = ln.free[:len(ln.free)-1]
+		if n > l.burnt {
+			return n
+		}
+	}
+	ln.top = max(ln.top, l.burnt) + 1
+	l.top = max(l.top, ln.top)
+	return ln.top
+}
+
+// unsureLocked says that a request to put the ticket may arrive late, even after its deletion: from now on each renewal
+// is followed by a sweep, and the name is not used again. Nor is any lower one, so that one number remembers them all.
+func (t *ticket) unsureLocked() {
+	t.lease.suspect = true
+	t.lease.burnt = max(t.lease.burnt, t.n)
+}
+
+func (t *ticket) unsure() {
+	s := t.line.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.unsureLocked()
+}
+
+// numberOfLocked is the n of key, 0 if it has not the form of a ticket that this Session has named under l.
+func (l *lease) numberOfLocked(key string) uint64 {
 	leaf := key[strings.LastIndexByte(key, '/')+1:]
-	n, ok := strings.CutPrefix(leaf, strconv.FormatInt(int64(l.id), 16)+"-")
-	serial, err := strconv.ParseUint(n, 10, 64)
-	return ok && err == nil && serial > 0 && serial <= s.serial && n == strconv.FormatUint(serial, 10)
+	digits, ok := strings.CutPrefix(leaf, strconv.FormatInt(int64(l.id), 16)+"-")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if !ok || err != nil || n > l.top || digits != strconv.FormatUint(n, 10) {
+		return 0
+	}
+	return n
 }
 
 // direct reports whether key is a contender of the line's name. Keys further down belong to names that nest in it.
@@ -114,10 +161,10 @@ func (t *ticket) own(p peer, v view) (o *ticket, goneAt int64) {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0) {
+	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
 		return o, 0
 	}
-	if t.line.goneAt > v.rev && s.namedLocked(t.lease, p.key) {
+	if t.line.goneAt > v.rev && t.lease.numberOfLocked(p.key) > 0 {
 		return nil, t.line.goneAt
 	}
 	return nil, 0

@@ -1,7 +1,7 @@
 /*
  * Who holds: tickets in etcd, each waiting for its predecessor alone, with requests that
- * arrive late or twice, contenders that give up, hand-overs in memory, and a lease that
- * dies.
+ * arrive late or twice, names that are used again, contenders that give up, hand-overs in
+ * memory, and a lease that dies.
  *
  * Contenders 0 and 1 are goroutines of one Session, contender 2 is a Session of its own.
  * Contender 0 locks twice, the others once. Each time a contender is either patient, and
@@ -28,17 +28,16 @@
 
 #define SESSION(i) (i / 2)			/* 0 and 1 share one, 2 has its own */
 #define ROUNDS(i) (i == 0 -> 2 : 1)
-#ifdef NAME_REUSED			/* broken: the name is the lease's alone, as in concurrency */
-#define NAME(i, r) (i + 1)
-#else					/* lease-n, n never used again: 0, 1; 2; 3 */
-#define NAME(i, r) (i == 0 -> r : i + 1)
-#endif
+/* A name is used again when its ticket is known to be gone, unless it is burnt or its
+ * lease is over: then contender 0 has a second one. Names: 0, 1; 2; 3. */
+#define NAME(i, r) (i != 0 -> i + 1 : (r > 0 && (burnt[0] || (lost[0] && !on_second[0])) -> 1 : 0))
 #define SESSION_OF(x) (x / 3)		/* of the ticket's owner */
 
 /* --- etcd and the network ---------------------------------------------- */
 byte rev[T];		/* create revision of each ticket, 0: not there */
 byte last;		/* the newest create revision */
-bool del_flying[T];	/* a delete of this name is under way */
+bool del_flying[T];	/* a delete of this name is under way ... */
+byte del_rev[T];	/* ... if it is of this revision; 0: whatever it is */
 bool put_flying[T];	/* an enqueue, or its second copy, is under way */
 byte late_puts;		/* so many were, up to LATE_PUTS in one run */
 bool doomed[2];		/* the Session's first lease is going to be lost */
@@ -52,6 +51,8 @@ bool on_second[T];	/* ticket is on the Session's second lease */
 #define HANDED 2	/* held, released, and its guard was never given out */
 #define LEFT 3		/* over in any other way */
 byte state[T];
+bool used[T];		/* its ticket is not known to be gone */
+bool burnt[T];		/* a put of this name was not answered */
 bool holding[N];
 byte held_at[T];	/* the token a HANDED ticket held with */
 bool guard[T];		/* a guard was given out, and what it compares is still there */
@@ -110,7 +111,7 @@ inline begin_hold() {
 
 inline start(p) {
 	t = NAME(i, round); round++;
-	state[t] = LIVE; guard[t] = false; held_at[t] = 0;
+	state[t] = LIVE; guard[t] = false; held_at[t] = 0; used[t] = true;
 	token = 0; pred = NONE; pred_rev = 0; known = false;
 	was_lost = lost[SESSION(i)];
 	on_second[t] = was_lost;
@@ -118,7 +119,7 @@ inline start(p) {
 }
 
 /* One Txn puts the ticket, and names who is ahead. A ticket that is there already was
- * sent twice, so it is ours. */
+ * sent twice, now or when the name was last used, so it is ours. */
 inline put() {
 	if
 	:: rev[t] == 0 -> last++; rev[t] = last
@@ -127,9 +128,16 @@ inline put() {
 	token = rev[t]
 }
 
+inline delete(r) {
+	del_flying[t] = true;
+#ifndef DELETE_BY_NAME		/* broken: a late one removes the next ticket of that name */
+	del_rev[t] = r
+#endif
+}
+
 inline release(to) {
 	holding[i] = false; holders--;
-	del_flying[t] = true; state[t] = to;
+	delete(token); state[t] = to;
 	if
 	:: to == HANDED -> held_at[t] = token
 	:: else
@@ -144,7 +152,12 @@ inline release(to) {
 #define LEAVE_AS LEFT
 #define LEAVE_HELD
 #endif
-#define MAY_START (round < ROUNDS(i) && rev[NAME(i, round)] == 0)
+#ifdef NAME_NOT_BURNT		/* broken: the put has no revision that its delete could go by */
+#define BURN
+#else
+#define BURN burnt[t] = true;
+#endif
+#define MAY_START (round < ROUNDS(i) && !used[NAME(i, round)])
 #define ALIVE (lost[SESSION(i)] == was_lost)
 
 proctype Contender(byte i) {
@@ -163,13 +176,13 @@ again:	/* Register the name, then send the enqueue: it is answered, or is not. *
 		start(false); put(); below(token); put_flying[t] = true; late_puts++ }
 	/* No answer before the context or the lease is over; the request may still come. */
 	:: d_step { MAY_START && late_puts < LATE_PUTS ->
-		start(false); put_flying[t] = true; late_puts++; state[t] = LEFT; forget() }
+		start(false); put_flying[t] = true; late_puts++; delete(0); BURN state[t] = LEFT; forget() }
 		goto again
 	fi;
 	do
 	:: d_step { !ALIVE -> state[t] = LEFT; forget() }
 		goto again		/* queues anew on the next lease */
-	:: d_step { !patient -> state[t] = LEAVE_AS; del_flying[t] = true; LEAVE_HELD forget() }
+	:: d_step { !patient -> state[t] = LEAVE_AS; delete(token); LEAVE_HELD forget() }
 		goto again		/* gives up */
 	:: d_step { pred == NONE && ALIVE -> begin_hold() }
 		goto held
@@ -216,8 +229,14 @@ done:	skip
 
 /* Requests arrive in any order, as late as they like. A request
  * that never arrives is one that arrives when nobody looks any more. */
+#define REMOVE(x) \
+	if \
+	:: del_rev[x] == 0 || del_rev[x] == rev[x] -> rev[x] = 0; guard[x] = false \
+	:: else \
+	fi; \
+	used[x] = false
 #define NET(x) \
-	:: d_step { del_flying[x] -> del_flying[x] = false; rev[x] = 0; guard[x] = false } \
+	:: d_step { del_flying[x] -> del_flying[x] = false; REMOVE(x); del_rev[x] = 0 } \
 	:: d_step { put_flying[x] -> put_flying[x] = false; \
 		if \
 		:: rev[x] == 0 && (on_second[x] || !revoked[SESSION_OF(x)]) -> \
@@ -225,9 +244,16 @@ done:	skip
 		:: else \
 		fi }
 
-/* Lists what is there, compares with what is known to be in use, deletes the rest. */
+/* Lists what is there, compares with what is known to be in use, deletes the rest. The
+ * deletion goes by the name, so that is burnt first. */
+#ifdef SWEPT_NOT_BURNT		/* broken: the deletion finds the next ticket of that name */
+#define SWEEP(x)
+#else
+#define SWEEP(x) burnt[x] = true;
+#endif
 #define JANITOR(x) \
-	:: d_step { rev[x] != 0 && state[x] != LIVE && !del_flying[x] -> rev[x] = 0; guard[x] = false }
+	:: d_step { rev[x] != 0 && state[x] != LIVE && !del_flying[x] -> \
+		SWEEP(x) del_flying[x] = true; del_rev[x] = 0 }
 
 /* A lease dies: first its holds end, all in one instant because all ask one clock; later
  * etcd removes its tickets, all at one revision. */
@@ -251,7 +277,8 @@ inline revoke(s) {
 	:: x == T -> break
 	:: x < T ->
 		if
-		:: SESSION_OF(x) == s && !on_second[x] -> rev[x] = 0; guard[x] = false; del_flying[x] = false
+		:: SESSION_OF(x) == s && !on_second[x] ->
+			rev[x] = 0; guard[x] = false; del_flying[x] = false; del_rev[x] = 0; used[x] = false
 		:: else
 		fi;
 		x++
@@ -261,9 +288,8 @@ inline revoke(s) {
 
 active proctype Net() {
 end:	do
-#ifdef NAME_REUSED		/* the first copy of a delete; the second stays under way */
-	:: d_step { del_flying[1] -> rev[1] = 0; guard[1] = false }
-#endif
+	/* The first copy of a delete; the second stays under way. */
+	:: d_step { del_flying[0] && used[0] -> REMOVE(0) }
 	NET(0) NET(1) NET(2) NET(3)
 #ifndef NO_JANITOR
 	JANITOR(0) JANITOR(1) JANITOR(2) JANITOR(3)
