@@ -155,6 +155,29 @@ func (t *ticket) look(ctx context.Context, at int64) (view, error) {
 	}
 }
 
+// still makes v a view as of the later revision at. Nobody can come between tickets that exist, so as long as they do,
+// asking for these few says as much as look does, and costs the same in a queue of any length.
+func (t *ticket) still(ctx context.Context, v view, at int64) (view, error) {
+	want := append([]peer{{t.key, t.rev}}, v.ahead...)
+	ops := make([]clientv3.Op, len(want))
+	for i, p := range want {
+		ops[i] = clientv3.OpGet(p.key, clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at))
+	}
+	actx, cancel := context.WithTimeout(ctx, t.line.s.patience(0))
+	resp, err := t.line.s.client.Txn(actx).Then(ops...).Commit()
+	cancel()
+	if err != nil {
+		return t.look(ctx, at)
+	}
+	for i, p := range want {
+		if !hasKey(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) {
+			return t.look(ctx, at)
+		}
+	}
+	v.rev = at
+	return v, nil
+}
+
 func hasKey(kvs []*mvccpb.KeyValue, key string, rev int64) bool {
 	for _, kv := range kvs {
 		if string(kv.Key) == key {

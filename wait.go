@@ -62,7 +62,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			return err
 		}
 		if from = max(from, farFrom); from > v.rev {
-			if v, err = t.look(ctx, from); err != nil {
+			if v, err = t.still(ctx, v, from); err != nil {
 				return err
 			}
 			continue
