@@ -31,18 +31,14 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
-		t := s.newTicket(l, k, name, value)
-		if now, _, _, _ := t.fate(); now == held {
+		t, resumed := s.newTicket(l, k, name, value)
+		if resumed {
 			return t, nil
 		}
-		lctx, cancel := context.WithCancelCause(ctx)
-		unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
-		v, err := t.enqueue(lctx)
+		v, err := t.enqueue(ctx)
 		if err == nil {
-			err = t.wait(lctx, v)
+			err = t.wait(ctx, v)
 		}
-		unhook()
-		cancel(nil)
 		if err == nil {
 			return t, nil
 		}
@@ -68,22 +64,20 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		if err != nil {
 			return nil, s.failed(ctx, k, name, nil, err)
 		}
-		t := s.newTicket(l, k, name, value)
-		if now, _, _, _ := t.fate(); now == held {
+		t, resumed := s.newTicket(l, k, name, value)
+		if resumed {
 			return t, nil
 		}
 		if by := t.line.busy(); by != nil {
 			t.forget()
 			return nil, by
 		}
-		lctx, cancel := context.WithCancelCause(ctx)
-		unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
 		var by *LockedError
+		lctx, release := l.bound(ctx)
 		if err = t.line.settle(lctx); err == nil {
 			by, err = t.enqueueIfEmpty(lctx, seen)
 		}
-		unhook()
-		cancel(nil)
+		release()
 		switch {
 		case err == nil && by != nil:
 			t.forget()

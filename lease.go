@@ -170,6 +170,14 @@ func (l *lease) expire() {
 	}
 }
 
+// bound returns ctx, ended early by the end of the lease, for requests made on the way to a hold under it. Whoever
+// waits long does without: it costs a waiter 0.7 kB.
+func (l *lease) bound(ctx context.Context) (bounded context.Context, release func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
+	return bounded, func() { unhook(); cancel(nil) }
+}
+
 // span is the TTL that counts here: etcd may grant more than was asked, and the deadline takes the smaller.
 func (l *lease) span() time.Duration { return min(l.asked, l.ttl) }
 

@@ -75,7 +75,7 @@ func (o *observer) follow(ctx context.Context) error {
 // opens its watch on another stream.
 func (o *observer) pass(ctx context.Context) error {
 	gen := o.s.streams.gen.Load()
-	wctx, cancel := context.WithCancel(streamContext(ctx, gen))
+	wctx, cancel := context.WithCancel(streamContext(gen))
 	defer cancel()
 	limit := o.s.streams.limit(o.s.patience(1), cancel)
 	events := o.s.client.Watch(wctx, o.line.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
@@ -83,6 +83,7 @@ func (o *observer) pass(ctx context.Context) error {
 	select {
 	case first = <-events:
 	case <-wctx.Done():
+	case <-ctx.Done():
 	}
 	if err := first.Err(); err != nil {
 		limit.Stop()

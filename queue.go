@@ -50,6 +50,8 @@ func (ln *line) ahead(limit, upTo, at int64) clientv3.Op {
 // A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
 // finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
 func (t *ticket) enqueue(ctx context.Context) (view, error) {
+	ctx, release := t.lease.bound(ctx)
+	defer release()
 	var resp *clientv3.TxnResponse
 	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
 		start := now()
@@ -120,6 +122,8 @@ func (t *ticket) view(r *pb.RangeResponse, rev int64) (view, bool) {
 // look asks who is ahead as of revision at, by a read that any member with that revision may answer, or as of now, by
 // a linearizable one, if at is 0. It fails with errRequeue if the ticket itself is not there.
 func (t *ticket) look(ctx context.Context, at int64) (view, error) {
+	ctx, release := t.lease.bound(ctx)
+	defer release()
 	limit := int64(3) // the ticket itself, and two
 	for {
 		var r *pb.RangeResponse
@@ -163,9 +167,11 @@ func (t *ticket) still(ctx context.Context, v view, at int64) (view, error) {
 	for i, p := range want {
 		ops[i] = clientv3.OpGet(p.key, clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at))
 	}
-	actx, cancel := context.WithTimeout(ctx, t.line.s.patience(0))
+	lctx, release := t.lease.bound(ctx)
+	defer release()
+	actx, cancel := context.WithTimeout(lctx, t.line.s.patience(0))
+	defer cancel()
 	resp, err := t.line.s.client.Txn(actx).Then(ops...).Commit()
-	cancel()
 	if err != nil {
 		return t.look(ctx, at)
 	}

@@ -67,12 +67,16 @@ func (st *streams) limit(d time.Duration, cancel func()) *time.Timer {
 	return timer
 }
 
-// streamContext is for a watch on the stream gen.
-func streamContext(ctx context.Context, gen int64) context.Context {
-	if gen > 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, "etcdlock-stream", strconv.FormatInt(gen, 10))
+// firstStream is the context of the first stream, shared by all its watches.
+var firstStream = clientv3.WithRequireLeader(context.Background())
+
+// streamContext is what a watch on the stream gen derives its context from. It is nobody's: what a caller's context
+// carries would put that caller's watches on a stream of their own. Who opens a watch ends it, too.
+func streamContext(gen int64) context.Context {
+	if gen == 0 {
+		return firstStream
 	}
-	return clientv3.WithRequireLeader(ctx)
+	return metadata.AppendToOutgoingContext(firstStream, "etcdlock-stream", strconv.FormatInt(gen, 10))
 }
 
 // freshStream moves watches to a new stream, unless somebody has moved them since gen. Everyone of this Session that

@@ -80,14 +80,14 @@ type line struct {
 func newLine(s *Session, name string) *line { return &line{s: s, name: name, prefix: name + "/"} }
 
 // newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time. Where the
-// Session keeps the lock idle, that is taken up instead, and held. The two are one step: a ticket that idles never has
+// Session keeps the lock idle, that is resumed instead, and held. The two are one step: a ticket that idles never has
 // one of its own Session behind it.
-func (s *Session) newTicket(l *lease, k kind, name, value string) *ticket {
+func (s *Session) newTicket(l *lease, k kind, name, value string) (t *ticket, resumed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln := s.lines[name]
 	if t := ln.resumeLocked(l, k); t != nil {
-		return t
+		return t, true
 	}
 	if ln == nil {
 		ln = newLine(s, name)
@@ -95,9 +95,9 @@ func (s *Session) newTicket(l *lease, k kind, name, value string) *ticket {
 	}
 	ln.refs++
 	n := ln.numberLocked(l)
-	t := &ticket{line: ln, lease: l, n: n, after: ln.goneAt, key: ln.key(l, n), value: value, relay: k.relay}
+	t = &ticket{line: ln, lease: l, n: n, after: ln.goneAt, key: ln.key(l, n), value: value, relay: k.relay}
 	l.tickets[t.key] = t
-	return t
+	return t, false
 }
 
 func (ln *line) key(l *lease, n uint64) string { return fmt.Sprintf("%s%x-%d", ln.prefix, l.id, n) }
@@ -238,9 +238,9 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 	return true, t.grantLocked()
 }
 
-// follow registers t as the one that waits for pred. Two tickets follow the same one only when the earlier of them has
+// behind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them has
 // left the queue.
-func (t *ticket) follow(pred *ticket) {
+func (t *ticket) behind(pred *ticket) {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()

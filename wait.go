@@ -27,8 +27,7 @@ const checkAfter = 5 * time.Millisecond
 func (t *ticket) wait(ctx context.Context, v view) (err error) {
 	var near, far watch
 	defer func() { near.stop(); far.stop() }()
-	naming := time.NewTimer(nameAfter)
-	defer naming.Stop()
+	naming := time.After(nameAfter)
 	for {
 		if len(v.ahead) == 0 {
 			return t.grant()
@@ -52,16 +51,12 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			continue
 		}
 		t.waits(pred)
-		from, err := near.follow(ctx, t.line.s, pred)
-		if err != nil {
-			return err
-		}
 		known := len(v.ahead) == 1
-		farFrom, farGone, err := t.followFar(ctx, &far, v)
+		from, farGone, err := t.follow(ctx, &near, &far, v)
 		if err != nil {
 			return err
 		}
-		if from = max(from, farFrom); from > v.rev {
+		if from > v.rev {
 			if v, err = t.still(ctx, v, from); err != nil {
 				return err
 			}
@@ -80,8 +75,10 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			if v, err = t.stirred(ctx, &near); err != nil {
 				return err
 			}
-		case <-naming.C:
-			t.blocker = t.line.first(ctx, v)
+		case <-naming:
+			t.blocker, naming = t.line.first(ctx, v), nil
+		case <-t.lease.ctx.Done():
+			return errRequeue
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -89,39 +86,41 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			if v, err = t.look(ctx, at); err != nil {
 				return err
 			}
-			naming.Reset(nameAfter)
+			naming = time.After(nameAfter)
 		}
 	}
 }
 
-// followFar follows the ticket ahead of the near one, unless the near one is known to hold. A far ticket of this same
-// Session is followed in memory: then ended is closed at its next change.
-func (t *ticket) followFar(ctx context.Context, far *watch, v view) (from int64, ended <-chan struct{}, err error) {
-	if len(v.ahead) == 1 {
+// follow follows the near ticket, and the one ahead of it unless the near one is known to hold. It returns the revision
+// up to which has to be read what happened to them. A far ticket of this same Session is followed in memory: then
+// ended is closed at its next change.
+func (t *ticket) follow(ctx context.Context, near, far *watch, v view) (from int64, ended <-chan struct{}, err error) {
+	ctx, release := t.lease.bound(ctx)
+	defer release()
+	from, err = near.follow(ctx, t.line.s, v.ahead[0])
+	if err != nil || len(v.ahead) == 1 {
 		far.stop()
-		return 0, nil, nil
-	}
-	own, goneAt := t.own(v.ahead[1], v)
-	if goneAt > 0 {
-		far.stop()
-		return goneAt, nil, nil
-	}
-	if own == nil {
-		from, err = far.follow(ctx, t.line.s, v.ahead[1])
 		return from, nil, err
 	}
-	far.stop()
-	now, _, goneAt, changed := own.fate()
-	if now != gone {
-		return 0, changed, nil
+	own, goneAt := t.own(v.ahead[1], v)
+	if own == nil && goneAt == 0 {
+		farFrom, err := far.follow(ctx, t.line.s, v.ahead[1])
+		return max(from, farFrom), nil, err
 	}
-	return goneAt, nil, nil
+	far.stop()
+	if own != nil {
+		var now state
+		if now, _, goneAt, ended = own.fate(); now != gone {
+			return from, ended, nil
+		}
+	}
+	return max(from, goneAt), nil, nil
 }
 
 // waitOwn waits for a ticket of the same Session. Where its hold can be handed over in memory, that happens at the
 // release; else at the confirmed deletion, whose revision tells as of when to look.
-func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming *time.Timer) (granted bool, v view, err error) {
-	t.follow(own)
+func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Time) (granted bool, v view, err error) {
+	t.behind(own)
 	for {
 		now, ruled, goneAt, changed := own.fate()
 		switch {
@@ -140,8 +139,10 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming *time.Timer) (
 		case <-t.stir:
 			v, err = t.look(ctx, 0)
 			return false, v, err
-		case <-naming.C:
-			t.blocker = t.line.first(ctx, view{})
+		case <-naming:
+			t.blocker, naming = t.line.first(ctx, view{}), nil
+		case <-t.lease.ctx.Done():
+			return false, v, errRequeue
 		case <-ctx.Done():
 			return false, v, ctx.Err()
 		}

@@ -39,13 +39,14 @@ func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.O
 	var last error
 	for n := 0; ; n++ {
 		gen := s.streams.gen.Load()
-		wctx, cancel := context.WithCancel(streamContext(ctx, gen))
+		wctx, cancel := context.WithCancel(streamContext(gen))
 		limit := s.streams.limit(s.patience(n), cancel)
 		events := s.client.Watch(wctx, p.key, opts...)
 		var first clientv3.WatchResponse
 		select {
 		case first = <-events:
 		case <-wctx.Done():
+		case <-ctx.Done():
 		}
 		limit.Stop()
 		if wctx.Err() == nil && first.Created && first.Err() == nil {
