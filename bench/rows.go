@@ -24,6 +24,7 @@ var rows = []row{
 	{"turns", turns, anywhere},
 	{"process", process, anywhere},
 	{"flat", flat, idle},
+	{"history", history, oneIdle},
 	{"linger", linger, idle},
 	{"trips", trips, oneIdle},
 	{"small", small, oneIdle},
