@@ -33,7 +33,7 @@ func (ln *line) flyLocked() {
 func (ln *line) fly() {
 	s := ln.s
 	for n := 0; ; n++ {
-		more, err := ln.attempt(s.back, n)
+		more, err := ln.attempt(s.back, s.patience(n))
 		switch {
 		case err == nil && !more:
 			return
@@ -49,7 +49,7 @@ func (ln *line) fly() {
 }
 
 // attempt sends one Txn of deletions. The flight has ended when it returns without an error and without more to do.
-func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
+func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, err error) {
 	s := ln.s
 	s.mu.Lock()
 	ln.buryDoomedLocked()
@@ -66,7 +66,7 @@ func (ln *line) attempt(ctx context.Context, n int) (more bool, err error) {
 	}
 	s.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, s.patience(n))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	found, at, err := s.delete(ctx, ops)
 	cancel()
 

@@ -43,11 +43,8 @@ func (t *ticket) leaveNow(ctx context.Context) {
 	if !due {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	unhook := context.AfterFunc(t.lease.ctx, cancel)
-	more, err := t.line.attempt(ctx, 0)
-	unhook()
-	cancel()
+	// With the lease's end the ticket goes by itself.
+	more, err := t.line.attempt(ctx, min(s.patience(0), t.lease.left()))
 	if more || err != nil {
 		s.mu.Lock()
 		t.line.flyLocked()
