@@ -60,6 +60,7 @@ type node struct {
 	cli     *clientv3.Client
 	proxies []*faultproxy.Proxy
 	wire    *wire
+	linger  time.Duration // of its session's locks
 }
 
 // node connects through proxies to the given members (none: to all of them).
@@ -67,7 +68,7 @@ func (e *env) node(ctx context.Context, i impl, ttl time.Duration, members ...*c
 	if len(members) == 0 {
 		members = e.Members
 	}
-	n := &node{wire: &wire{leases: map[int64]bounds{}}}
+	n := &node{wire: &wire{leases: map[int64]bounds{}}, linger: i.Linger()}
 	var eps []string
 	for _, m := range members {
 		p, err := faultproxy.New(m.Addr())

@@ -55,7 +55,7 @@ func (e *env) ghostsRandom(ctx context.Context, s *suite, i impl, t *tally) erro
 		defer n.close()
 		r := rand.New(rand.NewPCG(seeds[j], 3))
 		for q := range per {
-			o := ops[q%5] // all but Close, which takes no context
+			o := n.ops()[q%(len(n.ops())-1)] // all but Close, which takes no context
 			key := e.prefix("random")
 			call, l, err := o.prepare(ctx, n, key)
 			if err != nil {
@@ -72,7 +72,7 @@ func (e *env) ghostsRandom(ctx context.Context, s *suite, i impl, t *tally) erro
 					return err
 				}
 			}
-			d, err := e.waitKeys(ctx, key+"/", 0, interval+slack)
+			d, err := e.waitKeys(ctx, key+"/", 0, interval+slack+n.linger) // nobody else wants it
 			t.count(err != nil, d, o.name+" left its key")
 		}
 		return nil
@@ -92,14 +92,17 @@ func start(ctx context.Context, call func(context.Context) error, d time.Duratio
 	return done
 }
 
-func await(ctx context.Context, done <-chan struct{}, d time.Duration) {
+// await waits for done, for d at most, and says whether it came.
+func await(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-done:
+		return true
 	case <-t.C:
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // behind queues another session's Lock and counts how long it takes from now.
@@ -119,7 +122,7 @@ func (e *env) behind(ctx context.Context, b *node, key, what string, t *tally) e
 	if err := l.Release(done); err != nil {
 		return err
 	}
-	_, err = e.waitKeys(ctx, key+"/", 0, slack)
+	_, err = e.waitKeys(ctx, key+"/", 0, slack+b.linger)
 	t.count(err != nil, d, what+" left its key")
 	return ctx.Err()
 }
@@ -136,13 +139,18 @@ func (e *env) ghostsAnswerLost(ctx context.Context, s *suite, i impl, t *tally) 
 			return err
 		}
 		defer n.close()
-		o, key := ops[j%len(ops)], e.prefix("answer")
+		o, key := n.ops()[j%len(n.ops())], e.prefix("answer")
 		call, _, err := o.prepare(ctx, n, key)
 		if err != nil {
 			return err
 		}
 		n.hold(faultproxy.ToClient)
 		await(ctx, start(ctx, call, 400*time.Millisecond), 700*time.Millisecond)
+		if j%2 == 0 && n.linger > 0 { // the others' tickets idle still when the fault is over
+			if err := pause(ctx, n.linger+slack); err != nil {
+				return err
+			}
+		}
 		n.reset()
 		return e.behind(ctx, b, key, o.name, t)
 	})
@@ -162,7 +170,7 @@ func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) err
 			return err
 		}
 		keys[j] = e.prefix("restart")
-		call, _, err := ops[j%len(ops)].prepare(ctx, nodes[j], keys[j])
+		call, _, err := nodes[j].ops()[j%len(nodes[j].ops())].prepare(ctx, nodes[j], keys[j])
 		if err != nil {
 			return err
 		}
@@ -192,6 +200,6 @@ func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) err
 		return err
 	}
 	return parallel(n, n, func(j int) error {
-		return e.behind(ctx, b, keys[j], ops[j%len(ops)].name, t)
+		return e.behind(ctx, b, keys[j], nodes[j].ops()[j%len(nodes[j].ops())].name, t)
 	})
 }

@@ -19,6 +19,13 @@ func (n *node) late(ctx context.Context, call func(context.Context) error) (deli
 	n.hold(faultproxy.ToServer)
 	done := start(ctx, call, 400*time.Millisecond)
 	held := false
+	// A lingering release returns at once, and its request comes when nobody has
+	// taken the ticket up for the linger time.
+	if await(ctx, done, 20*time.Millisecond) {
+		if err := pause(ctx, n.linger); err != nil {
+			return nil, err
+		}
+	}
 	for until := time.Now().Add(300 * time.Millisecond); !held && time.Now().Before(until); {
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return nil, err
@@ -46,12 +53,12 @@ func (e *env) ghostsLate(ctx context.Context, s *suite, i impl, t *tally) error 
 		waits[j] = 100*time.Millisecond + time.Duration(r.Int64N(int64(interval)))
 	}
 	return parallel(n, 12, func(j int) error {
-		o := ops[j%len(ops)]
 		n, err := e.node(ctx, i, ghostTTL)
 		if err != nil {
 			return err
 		}
 		defer n.close()
+		o := n.ops()[j%len(n.ops())]
 		key := e.prefix("late")
 		call, _, err := o.prepare(ctx, n, key)
 		if err != nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -36,7 +37,7 @@ func releasing(pick func(*node, string) lock, call func(*node, lock) func(contex
 		l := pick(n, key)
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		return call(n, l), l, l.Acquire(ctx)
+		return call(n, l), l, n.acquire(ctx, l)
 	}
 }
 
@@ -57,4 +58,21 @@ var (
 			return func(context.Context) error { return n.Close() }
 		}), true},
 	}
+	// The lingering side also lets a ticket idle and takes it up under the fault.
+	lingeringOps = slices.Insert(slices.Clone(ops), len(ops)-1, op{"Unlock, Lock, Unlock", releasing(mutex, func(_ *node, l lock) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_ = l.Release(ctx)
+			if err := l.Acquire(ctx); err != nil {
+				return err
+			}
+			return l.Release(ctx)
+		}
+	}), true})
 )
+
+func (n *node) ops() []op {
+	if n.linger > 0 {
+		return lingeringOps
+	}
+	return ops
+}

@@ -87,11 +87,15 @@ func (p *patient) begin(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	p.w, p.e = p.b.Mutex(p.name+"/w"), p.b.Election(p.name+"/e", "first")
-	for _, l := range []lock{p.w, p.e, p.n.Mutex(p.name + "/held")} {
-		if err := l.Acquire(limited); err != nil {
+	for _, l := range []lock{p.w, p.e} {
+		if err := p.b.acquire(limited, l); err != nil {
 			stop()
 			return err
 		}
+	}
+	if err := p.n.acquire(limited, p.n.Mutex(p.name+"/held")); err != nil {
+		stop()
+		return err
 	}
 	go func() { p.waited <- p.n.Mutex(p.name + "/w").Acquire(wctx) }()
 	first := make(chan struct{})
@@ -128,7 +132,11 @@ func (e *env) checks(ctx context.Context, i impl, p *patient, good func(string))
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if p.n.Mutex(p.name+"/new").Acquire(ctx) == nil {
+		l := p.n.Mutex(p.name + "/new")
+		if p.n.acquire(ctx, l) != nil {
+			return
+		}
+		if p.n.linger == 0 || p.n.givesWay(ctx, l, fresh.Mutex(p.name+"/new")) {
 			good("lock")
 		}
 	})

@@ -13,6 +13,7 @@ import (
 // impl is a lock implementation under test.
 type impl interface {
 	Name() string
+	Linger() time.Duration // how long a released Mutex stays with its session; 0 for not at all
 	Open(ctx context.Context, cli *clientv3.Client, ttl time.Duration) (session, error)
 }
 
@@ -37,12 +38,30 @@ type lock interface {
 	Key() string
 }
 
-type ours struct{}
+// sides are the implementations in the order of the table, by what -impl calls
+// them.
+var sides = []struct {
+	flag string
+	impl
+}{{"etcdlock", ours{}}, {"lingering", ours{lingerTime}}, {"concurrency", theirs{}}}
 
-func (ours) Name() string { return "etcdlock" }
+// claimed says whether a violation of that implementation fails the command.
+func claimed(impl string) bool { return impl != "" && impl != (theirs{}).Name() }
 
-func (ours) Open(ctx context.Context, cli *clientv3.Client, ttl time.Duration) (session, error) {
-	s, err := etcdlock.NewSession(ctx, cli, etcdlock.WithTTL(ttl))
+// ours is this library, without or with WithLinger.
+type ours struct{ linger time.Duration }
+
+func (o ours) Name() string {
+	if o.linger > 0 {
+		return "etcdlock, lingering"
+	}
+	return "etcdlock"
+}
+
+func (o ours) Linger() time.Duration { return o.linger }
+
+func (o ours) Open(ctx context.Context, cli *clientv3.Client, ttl time.Duration) (session, error) {
+	s, err := etcdlock.NewSession(ctx, cli, etcdlock.WithTTL(ttl), etcdlock.WithLinger(o.linger))
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,8 @@ import (
 // nearest that it offers is the session's Done, so that is its belief here.
 type theirs struct{}
 
-func (theirs) Name() string { return "concurrency" }
+func (theirs) Name() string          { return "concurrency" }
+func (theirs) Linger() time.Duration { return 0 }
 
 func (theirs) Open(_ context.Context, cli *clientv3.Client, ttl time.Duration) (session, error) {
 	// A context given to NewSession would end the session with it, not the call.

@@ -44,9 +44,15 @@ type held struct {
 	done  time.Time     // its Done was seen closed
 	next  time.Time     // the next holder returned from Lock
 	still bool          // asked at next, it said that it held
+	idler *idler        // nil unless it is released and taken up all the time
 }
 
-const keysPerNode = 5
+// On the lingering side, the last of a node's keys idle. Others queue there only
+// when the fault has come, since the tickets give way to those whom they know of.
+const (
+	keysPerNode = 5
+	idlePerNode = 2
+)
 
 func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
@@ -76,7 +82,13 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 
 	all := make([]*node, nodes)
 	trials := make([]*held, nodes*keysPerNode)
-	defer func() { closeAll(compact(all)) }()
+	var idle []*held // on the lingering side
+	defer func() {
+		for _, h := range idle {
+			h.idler.end()
+		}
+		closeAll(compact(all))
+	}()
 	r := s.rand()
 	stagger := func() time.Duration { return time.Duration(r.Int64N(int64(knowsTTL / 3))) }
 	cutAt := make([]atomic.Int64, nodes)
@@ -99,7 +111,7 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 		for q := range keysPerNode {
 			h := &held{node: n, cutAt: &cutAt[j], name: fmt.Sprintf("%s/%d-%d", prefix, j, q)}
 			h.lock = n.Mutex(h.name)
-			if err := h.Acquire(ctx); err != nil {
+			if err := n.acquire(ctx, h.lock); err != nil {
 				return err
 			}
 			h.lease, h.key = n.Lease(), h.Key()
@@ -110,7 +122,19 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 	if err != nil {
 		return err
 	}
-	wait, err := e.succeed(ctx, i, trials, healthy)
+	queued := trials
+	if i.Linger() > 0 {
+		queued = nil
+		for j, h := range trials {
+			if j%keysPerNode < keysPerNode-idlePerNode {
+				queued = append(queued, h)
+				continue
+			}
+			h.startIdling(ctx)
+			idle = append(idle, h)
+		}
+	}
+	wait, overtake, err := e.succeed(ctx, i, queued, healthy)
 	if err != nil {
 		return err
 	}
@@ -127,10 +151,15 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 		err := parallel(nodes, nodes, func(j int) error {
 			err := k.isolate(ctx, all[j], rand.New(rand.NewPCG(seeds[j], 2)))
 			cutAt[j].Store(time.Now().UnixNano())
+			overtake(all[j], idle)
 			return err
 		})
 		if err != nil {
 			return err
+		}
+	} else {
+		for _, n := range all {
+			overtake(n, idle)
 		}
 	}
 	if err := wait(); err != nil {
@@ -140,21 +169,24 @@ func (e *env) knows(ctx context.Context, s *suite, k knowsCase, i impl) error {
 	return nil
 }
 
-// succeed queues another process's Lock behind each hold. The function it
-// returns waits for all of them and for the ends of the old holds.
-func (e *env) succeed(ctx context.Context, i impl, trials []*held, healthy []*cluster.Member) (func() error, error) {
+// succeed queues another process's Lock behind each hold. The first function it
+// returns waits for all of them and for the ends of the old holds; the second
+// does the same for a node's idlers, once they are to be met by a fault.
+func (e *env) succeed(ctx context.Context, i impl, trials []*held, healthy []*cluster.Member) (
+	wait func() error, overtake func(*node, []*held), err error,
+) {
 	const width = 4
 	var nodes []*node
 	for range width {
 		n, err := e.node(ctx, i, time.Minute, healthy...)
 		if err != nil {
 			closeAll(nodes)
-			return nil, err
+			return nil, nil, err
 		}
 		nodes = append(nodes, n)
 	}
 	var wg sync.WaitGroup
-	errs := make(chan error, 2*len(trials))
+	errs := make(chan error, 10*len(trials))
 	for j, h := range trials {
 		done, b := h.Done(), nodes[j%width].Mutex(h.name)
 		wg.Go(func() {
@@ -185,10 +217,23 @@ func (e *env) succeed(ctx context.Context, i impl, trials []*held, healthy []*cl
 			return nil
 		}
 	}
-	for _, h := range trials {
-		if _, err := e.waitKeys(ctx, h.name+"/", 2, 20*time.Second); err != nil {
-			return nil, err
+	overtake = func(n *node, idle []*held) {
+		for j, h := range idle {
+			if h.node != n {
+				continue
+			}
+			b := nodes[j%width].Mutex(h.name)
+			wg.Go(func() {
+				if err := h.overtake(ctx, b); err != nil {
+					errs <- err
+				}
+			})
 		}
 	}
-	return finish, nil
+	for _, h := range trials {
+		if _, err := e.waitKeys(ctx, h.name+"/", 2, 20*time.Second); err != nil {
+			return nil, nil, err
+		}
+	}
+	return finish, overtake, nil
 }

@@ -43,13 +43,16 @@ func watchDeletions(ctx context.Context, cli *clientv3.Client, prefix string) *d
 // judge counts. A trial in which etcd removed the ticket before the bound that
 // the wire shows goes to a row of its own, overlap or not.
 func judge(s *suite, name string, i impl, trials []*held, gone *deletions) {
-	var kept, violations, broke, unnoticed, reachable int
+	var kept, violations, broke, unnoticed, reachable, idle int
 	var overlap, early, livedOn time.Duration
 	smallest := time.Hour
 	for _, h := range trials {
+		if h.idler != nil && h.idler.again {
+			idle++
+		}
 		b := h.node.wire.bounds(h.lease)
 		bound := b.ruled
-		if i.Name() != (ours{}).Name() {
+		if i.Name() == (theirs{}).Name() {
 			bound = b.naive
 		}
 		at := gone.of(h.key)
@@ -69,7 +72,9 @@ func judge(s *suite, name string, i impl, trials []*held, gone *deletions) {
 		if cut := h.cutAt.Load(); cut != 0 && h.done.Before(time.Unix(0, cut)) {
 			reachable++
 		}
-		early = max(early, at.Sub(h.done), bound.Sub(h.done))
+		if h.idler == nil { // who idles gives up at once when it hears of another
+			early = max(early, at.Sub(h.done), bound.Sub(h.done))
+		}
 		distance := h.next.Sub(h.done)
 		if h.still {
 			violations++
@@ -84,6 +89,9 @@ func judge(s *suite, name string, i impl, trials []*held, gone *deletions) {
 	}
 	if reachable > 0 {
 		figure += fmt.Sprintf("; %d ended before the link was cut", reachable)
+	}
+	if idle > 0 {
+		figure += fmt.Sprintf("; %d taken up again to the end", idle)
 	}
 	if kept == 0 {
 		figure = "etcd broke its rules in every trial"

@@ -53,7 +53,7 @@ func runLeaks(ctx context.Context, s *suite) error {
 			}
 			// What is cleaned up behind the calls may take a renewal interval.
 			after, bad := usage{}, 0
-			for until := time.Now().Add(interval + slack); ; {
+			for until := time.Now().Add(interval + slack + i.Linger()); ; {
 				if after, err = e.usage(ctx); err != nil {
 					e.close()
 					return err
@@ -126,10 +126,14 @@ func (e *env) churn(ctx context.Context, s *suite, i impl, n int) error {
 	}
 	defer node.close()
 	name := e.prefix("churn")
+	keys := 4
+	if node.linger > 0 {
+		keys = 12 // most for one goroutine alone: what the next one waits for does not idle
+	}
 	return parallel(width, width, func(j int) error {
 		r := rand.New(rand.NewPCG(s.seed, uint64(j)))
 		for range n / width {
-			l := node.Mutex(fmt.Sprintf("%s-%d", name, j%4))
+			l := node.Mutex(fmt.Sprintf("%s-%d", name, j%keys))
 			cut, cancel := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(8*time.Millisecond))))
 			err := l.Acquire(cut)
 			cancel()
@@ -153,8 +157,14 @@ func (e *env) sessions(ctx context.Context, _ *suite, i impl, n int) error {
 		if err != nil {
 			return err
 		}
-		if err := s.Mutex(fmt.Sprintf("%s-%d", name, j)).Acquire(limited); err != nil {
+		l := s.Mutex(fmt.Sprintf("%s-%d", name, j))
+		if err := take(limited, l, i.Linger()); err != nil {
 			return err
+		}
+		if i.Linger() > 0 && j%2 == 1 { // its ticket idles
+			if err := l.Release(limited); err != nil {
+				return err
+			}
 		}
 		return s.Close()
 	})

@@ -1,17 +1,20 @@
 //go:build unix
 
-// Faults runs etcdlock, and etcd's own concurrency package beside it, through
-// faults on real etcd server processes: traffic held back, delayed and cut,
-// members and clients frozen and killed, tickets and leases removed. It prints
-// trials, violations and a figure for each case and ends with one table.
+// Faults runs etcdlock, without and with WithLinger, and etcd's own concurrency
+// package beside it, through faults on real etcd server processes: traffic held
+// back, delayed and cut, members and clients frozen and killed, tickets and
+// leases removed. It prints trials, violations and a figure for each case and
+// ends with one table.
 //
-//	go run ./faults                  every experiment, both implementations
+//	go run ./faults                  every experiment, all three sides
+//	go run ./faults -impl lingering  one side; several with commas
 //	go run ./faults -run knows       one experiment
 //	go run ./faults -short           the short form for CI
 //	go run ./faults -out FILE        writes the table as Markdown
 //
 // Everything stays on the loopback interface and is removed at the end. The
-// exit code is 1 if a row of etcdlock has a violation or a case could not run.
+// exit code is 1 if a row of etcdlock, lingering or not, has a violation or a
+// case could not run.
 package main
 
 import (
@@ -81,21 +84,20 @@ func main() {
 func run() int {
 	s := &suite{}
 	only := flag.String("run", "", "experiments to run, separated by commas (default all): "+names())
-	which := flag.String("impl", "both", "etcdlock, concurrency or both")
+	which := flag.String("impl", "etcdlock,lingering,concurrency", "sides to run, separated by commas")
 	out := flag.String("out", "", "file for the table")
 	flag.IntVar(&s.trials, "trials", 0, "trials per case (default: each experiment's own number)")
 	flag.Uint64Var(&s.seed, "seed", 1, "seed of the random moments")
 	flag.BoolVar(&s.short, "short", false, "the short form, under two minutes")
 	flag.StringVar(&s.only, "case", "", "only cases whose name contains this")
 	flag.Parse()
-	switch *which {
-	case "etcdlock":
-		s.impls = []impl{ours{}}
-	case "concurrency":
-		s.impls = []impl{theirs{}}
-	case "both":
-		s.impls = []impl{ours{}, theirs{}}
-	default:
+	chosen := strings.Split(*which, ",")
+	for _, side := range sides {
+		if contains(chosen, side.flag) {
+			s.impls = append(s.impls, side.impl)
+		}
+	}
+	if len(s.impls) != len(chosen) {
 		fmt.Fprintln(os.Stderr, "faults: unknown -impl", *which)
 		return 2
 	}
@@ -124,7 +126,7 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "faults: no experiment %q; there are: %s\n", *only, names())
 		return 2
 	}
-	fmt.Printf("\n%s\n", table(s.rows))
+	fmt.Printf("\n%s\n", table(s.impls, s.rows))
 	if *out != "" {
 		if err := os.WriteFile(*out, []byte(document(s, time.Since(start), errors.Join(failed...))), 0o644); err != nil {
 			failed = append(failed, err)
@@ -132,8 +134,8 @@ func run() int {
 	}
 	failed = append(failed, ctx.Err())
 	for _, r := range s.rows {
-		if r.impl == (ours{}).Name() && r.violations > 0 {
-			failed = append(failed, fmt.Errorf("%s, %s: %d violations", r.experiment, r.name, r.violations))
+		if claimed(r.impl) && r.violations > 0 {
+			failed = append(failed, fmt.Errorf("%s, %s, %s: %d violations", r.impl, r.experiment, r.name, r.violations))
 		}
 	}
 	if err := errors.Join(failed...); err != nil {

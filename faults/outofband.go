@@ -87,7 +87,10 @@ func runOutOfBand(ctx context.Context, s *suite) error {
 				return fmt.Errorf("%s: %w", x.name, err)
 			}
 		}
-		return nil
+		if i.Linger() == 0 {
+			return nil
+		}
+		return e.idleTickets(ctx, s, i)
 	})
 }
 
@@ -139,7 +142,7 @@ func (q *queue) form(ctx context.Context, e *env) error {
 	for k := range q.n {
 		q.l[k], q.got[k] = q.n[k].Mutex(q.name), make(chan error, 1)
 		if k == 0 {
-			if err := q.l[k].Acquire(ctx); err != nil {
+			if err := q.n[k].acquire(ctx, q.l[k]); err != nil {
 				return err
 			}
 			q.key = q.l[k].Key()

@@ -12,14 +12,15 @@ import (
 	"google.golang.org/grpc"
 )
 
-func TestTableShowsBothSidesOfACaseOnOneLine(t *testing.T) {
-	got := table([]row{
+func TestTableShowsAllSidesOfACaseOnOneLine(t *testing.T) {
+	got := table([]impl{ours{}, ours{lingerTime}, theirs{}}, []row{
 		{experiment: "E", name: "c", impl: "concurrency", trials: 2, violations: 1, figure: "f"},
 		{experiment: "E", name: "c", impl: "etcdlock", trials: 3, figure: "g"},
+		{experiment: "E", name: "c", impl: "etcdlock, lingering", trials: 5, figure: "i"},
 		{experiment: "E", name: "apart", impl: "etcdlock", trials: 4, figure: "h", apart: true},
 	})
-	require.Contains(t, got, "| E | c | 3 | 0 | g | 2 | 1 | f |\n")
-	require.Contains(t, got, "| E | apart | 4 | – | h |")
+	require.Contains(t, got, "| E | c | 0 of 3 | g | 0 of 5 | i | 1 of 2 | f |\n")
+	require.Contains(t, got, "| E | apart | – of 4 | h |")
 	require.Equal(t, 4, strings.Count(got, "\n"))
 }
 

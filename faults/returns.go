@@ -169,7 +169,7 @@ func (e *env) blocking(ctx context.Context, n, b *node) (map[string]func(context
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	calls := map[string]func(context.Context) error{}
-	for _, o := range ops[:5] {
+	for _, o := range n.ops()[:len(n.ops())-1] {
 		call, _, err := o.prepare(ctx, n, e.prefix("return"))
 		if err != nil {
 			return nil, nil, err
@@ -178,7 +178,7 @@ func (e *env) blocking(ctx context.Context, n, b *node) (map[string]func(context
 	}
 	for _, pick := range []func(*node, string) lock{mutex, election} {
 		l := pick(n, e.prefix("return"))
-		if err := l.Acquire(ctx); err != nil {
+		if err := n.acquire(ctx, l); err != nil {
 			return nil, nil, err
 		}
 		if c, ok := l.(caller); ok {
@@ -188,7 +188,7 @@ func (e *env) blocking(ctx context.Context, n, b *node) (map[string]func(context
 		}
 	}
 	busy := e.prefix("return")
-	if err := b.Mutex(busy).Acquire(ctx); err != nil {
+	if err := b.acquire(ctx, b.Mutex(busy)); err != nil {
 		return nil, nil, err
 	}
 	return calls, n.Mutex(busy), nil
@@ -210,7 +210,10 @@ func (e *env) gone(ctx context.Context, s *suite, i impl) error {
 		locks[j] = nodes[j].Mutex(e.prefix("gone"))
 		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		return locks[j].Acquire(limited)
+		if err := nodes[j].acquire(limited, locks[j]); err != nil || nodes[j].linger == 0 || j%4 != 3 {
+			return err
+		}
+		return locks[j].Release(limited) // a Close with an idle ticket
 	})
 	defer func() { closeAll(compact(nodes)) }()
 	if err != nil {

@@ -19,7 +19,9 @@ import (
 
 // child is a client process of its own: it takes locks, says so, asks each of
 // them every millisecond whether it still holds, and tells, for each, the last
-// moment at which it asked and was told yes. It ends with its standard input.
+// moment at which it asked and was told yes. Of lingering locks, every other one
+// is released after each yes and taken up again before the next question. It ends
+// with its standard input.
 func child(args []string) int {
 	fs := flag.NewFlagSet("child", flag.ExitOnError)
 	endpoint := fs.String("endpoint", "", "")
@@ -27,9 +29,11 @@ func child(args []string) int {
 	prefix := fs.String("prefix", "", "")
 	n := fs.Int("n", 1, "")
 	_ = fs.Parse(args)
-	var i impl = ours{}
-	if *which == (theirs{}).Name() {
-		i = theirs{}
+	var i impl
+	for _, side := range sides {
+		if side.Name() == *which {
+			i = side.impl
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -54,10 +58,10 @@ func hold(ctx context.Context, i impl, endpoint, prefix string, n int) error {
 	if err != nil {
 		return err
 	}
-	locks, yes := make([]lock, n), make([]time.Time, n)
+	locks, yes, idle := make([]lock, n), make([]time.Time, n), make([]bool, n)
 	for j := range locks {
 		locks[j] = s.Mutex(fmt.Sprintf("%s-%d", prefix, j))
-		if err := locks[j].Acquire(ctx); err != nil {
+		if err := take(ctx, locks[j], i.Linger()); err != nil {
 			return err
 		}
 	}
@@ -67,9 +71,14 @@ func hold(ctx context.Context, i impl, endpoint, prefix string, n int) error {
 			if l == nil {
 				continue
 			}
+			if idle[j] {
+				// Once another has it, this fails, and l is not held.
+				idle[j] = within(ctx, 100*time.Millisecond, l.Acquire) != nil
+			}
 			asked := time.Now() // before the question: a stop in between counts for it
 			if l.Held() {
 				yes[j] = asked
+				idle[j] = i.Linger() > 0 && j%2 == 1 && within(ctx, time.Second, l.Release) == nil
 				continue
 			}
 			fmt.Println(j, yes[j].UnixNano())
@@ -81,6 +90,13 @@ func hold(ctx context.Context, i impl, endpoint, prefix string, n int) error {
 		}
 	}
 	return nil
+}
+
+// within makes a call with a time limit.
+func within(ctx context.Context, d time.Duration, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return call(ctx)
 }
 
 type process struct {
