@@ -19,6 +19,8 @@ var bugs = map[string]string{
 	"outlive": "a holder goes on believing for a moment after its hold has ended",
 	"steal":   "a release deletes whatever ticket is the first, which now is another's",
 	"nowait":  "an acquisition is granted as soon as it has queued",
+	"hog":     "a Session that lingers takes its ticket up again and again although others queue",
+	"revive":  "a Session that lingers takes its ticket up again although that has long gone",
 	"rewind":  "an observer is shown a leader again whom another has followed",
 }
 
@@ -34,6 +36,15 @@ func token(n int64) string { return strconv.FormatInt(n, 10) }
 
 // bugLock is mu.Lock, or what the bug makes of it.
 func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
+	if w.cfg.Bug == "revive" && w.tenant != "" && w.before != nil && w.chance(5) {
+		return func(ctx context.Context) error {
+			pause(ctx, 2*w.cfg.Linger)
+			return &grantedByBug{w.before.token, w.before.key}
+		}
+	}
+	if w.cfg.Bug == "hog" && w.before != nil && w.before.ctx.Err() == nil {
+		return func(context.Context) error { return &grantedByBug{w.before.token, w.before.key} }
+	}
 	if w.cfg.Bug != "nowait" || !w.chance(10) {
 		return mu.Lock
 	}
@@ -50,8 +61,14 @@ func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
 
 // bugUnlock is mu.Unlock, or what the bug makes of it.
 func (w *worker) bugUnlock(h *held, mu *etcdlock.Mutex) func(context.Context) error {
+	if w.cfg.Bug == "hog" && h.name == seldom && w.stop.Err() == nil {
+		return func(context.Context) error { return nil }
+	}
 	if h.byBug {
 		return func(ctx context.Context) error {
+			if w.cfg.Bug == "revive" {
+				return nil // there is nothing, or a later ticket of that name
+			}
 			_, err := w.client.Delete(ctx, h.key)
 			return err
 		}

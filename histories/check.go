@@ -19,10 +19,11 @@ func (h *history) check(ttl time.Duration) []finding {
 	h.settle()
 	var found []finding
 	for _, name := range sorted(h.holds) {
-		if v := checkLock(h.holds[name]); v.result != "Ok" {
+		if v := checkLock(h.lock(name)); v.result != "Ok" {
 			found = append(found, finding{"porcupine, " + name, fmt.Sprintf("%s: %s", v.result, v.detail)})
 		}
 		found = append(found, h.checkTickets(name, ttl)...)
+		found = append(found, h.checkTenures(name, ttl)...)
 		found = append(found, h.checkGuarded(name)...)
 	}
 	for _, worker := range sorted(h.observed) {
@@ -40,22 +41,30 @@ func sorted[V any](m map[string]V) []string {
 	return keys
 }
 
-// checkTickets holds every acquisition against the tickets that etcd had: its token is a create revision, and no ticket
-// ahead of it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
-func (h *history) checkTickets(name string, ttl time.Duration) []finding {
-	type life struct{ created, deleted, seen int64 }
-	lives := make(map[int64]*life) // by create revision
+// life is that of a ticket; seen and born are when a watch told of its two ends.
+type life struct{ created, deleted, born, seen int64 }
+
+// lives lists the tickets that etcd had, by create revision.
+func (h *history) lives(name string) map[int64]*life {
+	lives := make(map[int64]*life)
 	open := make(map[string]*life)
 	for _, c := range h.log.changes(name) {
 		switch {
 		case c.Create == c.Rev:
-			l := &life{created: c.Rev, deleted: never}
+			l := &life{created: c.Rev, deleted: never, born: c.Seen}
 			lives[c.Rev], open[c.Key] = l, l
 		case c.Create == 0 && open[c.Key] != nil:
 			open[c.Key].deleted, open[c.Key].seen = c.Rev, c.Seen
 			delete(open, c.Key)
 		}
 	}
+	return lives
+}
+
+// checkTickets holds every acquisition against the tickets that etcd had: its token is a create revision, and no ticket
+// ahead of it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
+func (h *history) checkTickets(name string, ttl time.Duration) []finding {
+	lives := h.lives(name)
 	byToken := make([]*life, 0, len(lives))
 	for _, l := range lives {
 		byToken = append(byToken, l)
@@ -190,7 +199,7 @@ func (h *history) stopped(r record) bool {
 func (h *history) summary() string {
 	var b strings.Builder
 	for _, name := range sorted(h.holds) {
-		var ours, foreign, lost, operator, leader int
+		var ours, foreign, lost, operator, leader, again, late int
 		for _, x := range h.holds[name] {
 			switch {
 			case x.foreign:
@@ -200,6 +209,12 @@ func (h *history) summary() string {
 				lost++
 			}
 			ours++
+			if x.again {
+				again++
+			}
+			if x.late {
+				late++
+			}
 			switch x.excused {
 			case "operator":
 				operator++
@@ -207,8 +222,12 @@ func (h *history) summary() string {
 				leader++
 			}
 		}
-		fmt.Fprintf(&b, "%-16s %6d holds of ours, %6d of concurrency's; %d lost, %d removed by an operator, %d within 3 s of an old leader's waking\n",
+		fmt.Fprintf(&b, "%-16s %6d holds of ours, %6d of concurrency's; %d lost, %d removed by an operator, %d within 3 s of an old leader's waking",
 			name, ours, foreign, lost, operator, leader)
+		if again > 0 {
+			fmt.Fprintf(&b, "; %d took up an idle ticket, %d of them after others had removed it", again, late)
+		}
+		b.WriteString("\n")
 	}
 	calls, latest := make(map[string]int), int64(0)
 	for _, r := range h.others {

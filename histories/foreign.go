@@ -20,9 +20,9 @@ import (
 func runForeign(ctx, stop context.Context, cfg machineConfig, rec *recorder) error {
 	var wg sync.WaitGroup
 	errs := make(chan error, 3)
-	for i, name := range []string{nested, plain, election} {
+	for i, name := range []string{nested, plain, election} { // whoever lingers, these do not
 		m := &machine{cfg: cfg, rec: rec, stop: stop}
-		w := m.worker(fmt.Sprintf("concurrency %d", i))
+		w := m.worker(fmt.Sprintf("concurrency %d", i), i)
 		wg.Go(func() {
 			for w.stop.Err() == nil {
 				if err := w.foreign(ctx, name); err != nil {

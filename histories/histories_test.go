@@ -12,12 +12,12 @@ import (
 )
 
 // short is a run inside this process.
-func short(t *testing.T, bug string, seed uint64, duration time.Duration) (*history, []finding) {
+func short(t *testing.T, bug string, linger time.Duration, seed uint64, duration time.Duration) (*history, []finding) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	h, found, err := run(ctx, options{
-		seed: seed, duration: duration, ttl: 2 * time.Second, members: 1, machines: 2, bug: bug, inside: true, tell: t.Logf})
+		seed: seed, duration: duration, ttl: 2 * time.Second, members: 1, machines: 2, linger: linger, bug: bug, inside: true, tell: t.Logf})
 	require.NoError(t, err)
 	t.Log("\n" + h.summary())
 	return h, found
@@ -25,7 +25,7 @@ func short(t *testing.T, bug string, seed uint64, duration time.Duration) (*hist
 
 func TestAShortHistoryIsClean(t *testing.T) {
 	t.Parallel()
-	h, found := short(t, "", 1, 8*time.Second)
+	h, found := short(t, "", 0, 1, 8*time.Second)
 	assert.Empty(t, found)
 	for _, name := range append([]string{election}, mutexNames...) {
 		assert.Greater(t, len(h.holds[name]), 2, "too little happened on %s for the checks to mean anything", name)
@@ -33,17 +33,37 @@ func TestAShortHistoryIsClean(t *testing.T) {
 	assert.NotEmpty(t, h.observed)
 }
 
+func TestAShortHistoryOfLingeringSessionsIsClean(t *testing.T) {
+	t.Parallel()
+	h, found := short(t, "", 300*time.Millisecond, 1, 8*time.Second)
+	assert.Empty(t, found)
+	again := 0
+	for _, x := range h.holds[seldom] {
+		if x.again {
+			again++
+		}
+	}
+	assert.Greater(t, again, 20, "too few idle tickets were taken up for the checks to mean anything")
+}
+
 func TestEachDeliberateBugIsFound(t *testing.T) {
 	t.Parallel()
 	by := map[string]string{
-		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rewind": "observers",
+		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
 	}
 	for _, bug := range sorted(bugs) {
 		t.Run(bug, func(t *testing.T) {
 			t.Parallel()
 			// A bug shows when clients meet. On a machine that is busy with other tests they may not in the first run.
+			linger, duration := time.Duration(0), 3*time.Second
+			switch bug {
+			case "revive":
+				linger = 100 * time.Millisecond
+			case "hog": // others have to queue for a TTL
+				linger, duration = 100*time.Millisecond, 6*time.Second
+			}
 			for seed := range uint64(5) {
-				_, found := short(t, bug, seed, 3*time.Second)
+				_, found := short(t, bug, linger, seed, duration)
 				for _, f := range found {
 					if strings.HasPrefix(f.check, by[bug]) {
 						t.Log(f)
@@ -57,7 +77,7 @@ func TestEachDeliberateBugIsFound(t *testing.T) {
 }
 
 func TestASeedDecidesTheSchedule(t *testing.T) {
-	in := surroundings{machines: 4, members: 3, servers: true, clients: true, ttl: 3 * time.Second}
+	in := surroundings{machines: 4, members: 3, servers: true, clients: true, ttl: 3 * time.Second, names: mutexNames}
 	assert.Equal(t, schedule(7, time.Minute, in), schedule(7, time.Minute, in))
 	assert.NotEqual(t, schedule(7, time.Minute, in), schedule(8, time.Minute, in))
 	for _, f := range schedule(7, time.Minute, in) {
@@ -69,14 +89,20 @@ func TestTheModelTellsALockFromABrokenOne(t *testing.T) {
 	x := func(token, call, ret, endCall, endRet int64) *hold {
 		return &hold{token: token, call: call, ret: ret, endCall: endCall, endRet: endRet}
 	}
+	of := func(tenant string, x *hold) *hold { x.tenant = tenant; return x }
 	for name, c := range map[string]struct {
 		holds []*hold
 		want  porcupine.CheckResult
 	}{
-		"one after the other":             {[]*hold{x(1, 0, 1, 2, 3), x(2, 0, 4, 5, 6)}, porcupine.Ok},
-		"in memory, before it is told":    {[]*hold{x(1, 0, 1, 2, 9), x(2, 0, 3, 5, 6)}, porcupine.Ok},
-		"two at once":                     {[]*hold{x(1, 0, 1, 5, 6), x(2, 0, 4, 7, 8)}, porcupine.Illegal},
-		"a token twice":                   {[]*hold{x(1, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
+		"one after the other":          {[]*hold{x(1, 0, 1, 2, 3), x(2, 0, 4, 5, 6)}, porcupine.Ok},
+		"in memory, before it is told": {[]*hold{x(1, 0, 1, 2, 9), x(2, 0, 3, 5, 6)}, porcupine.Ok},
+		"two at once":                  {[]*hold{x(1, 0, 1, 5, 6), x(2, 0, 4, 7, 8)}, porcupine.Illegal},
+		"a token twice":                {[]*hold{x(1, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
+		"a token twice in one tenure":  {[]*hold{of("s", x(1, 0, 1, 2, 3)), of("s", x(1, 4, 5, 6, 7))}, porcupine.Ok},
+		"at once in one tenure":        {[]*hold{of("s", x(1, 0, 1, 5, 6)), of("s", x(1, 2, 3, 7, 8))}, porcupine.Illegal},
+		"a token of another's tenure":  {[]*hold{of("s", x(1, 0, 1, 2, 3)), of("t", x(1, 4, 5, 6, 7))}, porcupine.Illegal},
+		"after the tenure": {[]*hold{of("s", x(1, 0, 1, 2, 3)), of("t", x(2, 4, 5, 6, 7)), of("s", x(1, 8, 9, 10, 11))},
+			porcupine.Illegal},
 		"against the queue's order":       {[]*hold{x(2, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
 		"an end that nobody saw":          {[]*hold{x(1, 0, 1, 1, never), x(2, 0, 4, 5, 6)}, porcupine.Ok},
 		"two at once, one of them unseen": {[]*hold{x(1, 0, 1, 5, never), x(2, 0, 4, 7, 8)}, porcupine.Illegal},

@@ -8,7 +8,10 @@ const never = math.MaxInt64
 // hold is one acquisition with what followed, put together from the records.
 type hold struct {
 	name, key, worker string
+	tenant            string // the Session, if it lingers
 	token             int64
+	again             bool // it took up the ticket of an earlier hold
+	late              bool // and did so after that had been removed by others
 	foreign           bool
 	call, ret         int64 // of the acquisition
 	alive             int64 // the last moment at which the holder is known to have been told that it holds
@@ -58,7 +61,7 @@ func (h *history) add(r record) {
 	case r.Kind == isObserve:
 		h.observed[r.Worker] = append(h.observed[r.Worker], r)
 	case r.Kind == isAcquire && r.Outcome == "":
-		x = &hold{name: r.Name, key: r.Key, worker: r.Worker, token: r.Token, foreign: r.Foreign,
+		x = &hold{name: r.Name, key: r.Key, worker: r.Worker, tenant: r.Tenant, token: r.Token, foreign: r.Foreign,
 			call: r.Call, ret: r.Return, alive: r.Call, endRet: never}
 		h.byID[id] = x
 		h.holds[r.Name] = append(h.holds[r.Name], x)
@@ -81,6 +84,7 @@ func (h *history) settle() {
 	// An old leader that goes on may revoke leases that were renewed all along; no client can prevent that.
 	const wake = int64(3e9)
 	for _, holds := range h.holds {
+		markAgain(holds)
 		for _, x := range holds {
 			if x.foreign {
 				h.settleForeign(x)
@@ -97,10 +101,12 @@ func (h *history) settle() {
 				}
 			}
 			for _, thaw := range h.thaws {
-				if gone != nil && !x.released && thaw <= gone.Seen && gone.Seen <= thaw+wake && x.excused == "" {
+				if gone != nil && (!x.released || x.unasked(gone)) && thaw <= gone.Seen && gone.Seen <= thaw+wake && x.excused == "" {
 					from, x.excused = min(from, max(x.call, thaw)), "old leader"
 				}
 			}
+			// The Session may not know yet; how long that may be is for checkTickets. A proof would be asked of etcd.
+			x.late = x.again && x.excused != "" && x.call > gone.Seen && len(x.proofs) == 0
 			x.endCall = from
 			x.endRet = max(x.endRet, from)
 		}

@@ -21,10 +21,19 @@ const (
 	nested     = root + "a/b"
 	plain      = root + "c"
 	election   = root + "e"
+	seldom     = root + "l" // where Sessions linger: one takes it over and over, the others seldom
 	guardedFor = "guarded/" // + name: what the guarded transactions write
 )
 
 var mutexNames = []string{outer, nested, plain}
+
+// namesOf are the names of a run's Mutexes.
+func namesOf(linger time.Duration) []string {
+	if linger > 0 {
+		return append(mutexNames[:len(mutexNames):len(mutexNames)], seldom)
+	}
+	return mutexNames
+}
 
 // machineConfig is what a machine is told; it may be a process of its own.
 type machineConfig struct {
@@ -32,7 +41,8 @@ type machineConfig struct {
 	Seed      uint64
 	Endpoints []string
 	TTL       time.Duration
-	Foreign   bool // clients of etcd's concurrency package, none of ours
+	Linger    time.Duration // of the first Session
+	Foreign   bool          // clients of etcd's concurrency package, none of ours
 	Bug       string
 }
 
@@ -70,14 +80,17 @@ func (cfg machineConfig) run(ctx, stop context.Context, rec *recorder) error {
 	}
 	for i, name := range mutexNames {
 		shared := etcdlock.NewMutex(m.sessions[0], name)
-		m.start(name+" shared", func(w *worker) { w.mutexes(ctx, shared) })
-		m.start(name+" shared too", func(w *worker) { w.mutexes(ctx, shared) })
-		m.start(name+" own", func(w *worker) { w.mutexes(ctx, etcdlock.NewMutex(m.sessions[i%2], name)) })
+		m.start(name+" shared", 0, func(w *worker) { w.mutexes(ctx, shared) })
+		m.start(name+" shared too", 0, func(w *worker) { w.mutexes(ctx, shared) })
+		m.start(name+" own", i%2, func(w *worker) { w.mutexes(ctx, etcdlock.NewMutex(m.sessions[i%2], name)) })
+	}
+	if cfg.Linger > 0 {
+		m.start(seldom, 0, func(w *worker) { w.bursts(ctx, etcdlock.NewMutex(m.sessions[0], seldom)) })
 	}
 	for i, s := range m.sessions {
-		m.start(fmt.Sprintf("candidate %d", i), func(w *worker) { w.candidate(ctx, etcdlock.NewElection(s, election)) })
+		m.start(fmt.Sprintf("candidate %d", i), i, func(w *worker) { w.candidate(ctx, etcdlock.NewElection(s, election)) })
 	}
-	m.start("observer", func(w *worker) { w.observer(etcdlock.NewElection(m.sessions[0], election)) })
+	m.start("observer", 0, func(w *worker) { w.observer(etcdlock.NewElection(m.sessions[0], election)) })
 	m.wg.Wait()
 	if cfg.Bug != "" {
 		return nil // what a broken lock leaves behind may well be in the way
@@ -90,7 +103,7 @@ func (m *machine) open(ctx context.Context, i int) (*etcdlock.Session, error) {
 	for m.stop.Err() == nil {
 		octx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		s, err := etcdlock.NewSession(octx, m.client, etcdlock.WithTTL(m.cfg.TTL),
-			etcdlock.WithIdentity(fmt.Sprintf("%s.%d", m.cfg.ID, i)))
+			etcdlock.WithIdentity(m.identity(i)), etcdlock.WithLinger(m.lingerOf(i)))
 		cancel()
 		if err == nil {
 			return s, nil
@@ -103,13 +116,23 @@ func (m *machine) open(ctx context.Context, i int) (*etcdlock.Session, error) {
 	return nil, nil //nolint:nilnil // the run ended first
 }
 
+func (m *machine) identity(i int) string { return fmt.Sprintf("%s.%d", m.cfg.ID, i) }
+
+// lingerOf lets the first Session linger, so that such Sessions meet others.
+func (m *machine) lingerOf(i int) time.Duration {
+	if i == 0 {
+		return m.cfg.Linger
+	}
+	return 0
+}
+
 // lastLap locks each name once, with no faults left: every Session must have healed, and no ghost be in the way.
 func (m *machine) lastLap(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 6*m.cfg.TTL)
 	defer cancel()
 	for i, s := range m.sessions {
-		w := m.worker(fmt.Sprintf("last lap %d", i))
-		for _, name := range mutexNames {
+		w := m.worker(fmt.Sprintf("last lap %d", i), i)
+		for _, name := range namesOf(m.cfg.Linger) {
 			mu := etcdlock.NewMutex(s, name)
 			h := w.lock(ctx, mu, "Lock", mu.Lock)
 			if h == nil {
@@ -124,21 +147,28 @@ func (m *machine) lastLap(ctx context.Context) error {
 // worker is one goroutine with its own source of chance.
 type worker struct {
 	*machine
-	id  string
-	rnd *rand.Rand
+	id     string
+	tenant string // its Session, if that lingers
+	rnd    *rand.Rand
+	before *held // the last true one, for the bugs
 }
 
-func (m *machine) worker(id string) *worker {
+// worker makes one that uses the Session i.
+func (m *machine) worker(id string, i int) *worker {
 	id = m.cfg.ID + " " + id
 	seed := m.cfg.Seed
 	for _, b := range []byte(id) {
 		seed = seed*1099511628211 + uint64(b)
 	}
-	return &worker{machine: m, id: id, rnd: rand.New(rand.NewPCG(m.cfg.Seed, seed))}
+	w := &worker{machine: m, id: id, rnd: rand.New(rand.NewPCG(m.cfg.Seed, seed))}
+	if m.lingerOf(i) > 0 {
+		w.tenant = m.identity(i)
+	}
+	return w
 }
 
-func (m *machine) start(id string, f func(*worker)) {
-	w := m.worker(id)
+func (m *machine) start(id string, i int, f func(*worker)) {
+	w := m.worker(id, i)
 	m.wg.Go(func() { f(w) })
 }
 

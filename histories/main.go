@@ -9,6 +9,7 @@
 // the records against etcd's own.
 //
 //	go run ./histories -seed 7 -duration 60s
+//	go run ./histories -seed 7 -duration 60s -linger 300ms
 //
 // The exit code is 0 for a clean run, 1 if a check failed. With -bug NAME the clients are broken on purpose, and
 // anything but a failed check would be the failure. What cannot be held against a client is told in the summary, not
@@ -44,12 +45,14 @@ func command() int {
 	flag.DurationVar(&opt.ttl, "ttl", 3*time.Second, "of the Sessions")
 	flag.IntVar(&opt.members, "members", 3, "of the cluster, 1 or 3")
 	flag.IntVar(&opt.machines, "machines", 3, "that use this library; one more uses concurrency")
+	flag.DurationVar(&opt.linger, "linger", 0, "the first Session of each machine keeps released locks for so long, and one more lock is mostly its own")
 	flag.StringVar(&opt.bug, "bug", "", "break the clients on purpose: "+strings.Join(sorted(bugs), ", "))
 	flag.BoolVar(&opt.inside, "inside", false, "etcd and clients in this process: nothing is frozen or killed")
 	out := flag.String("out", "", "file for the records, one JSON document a line")
 	quiet := flag.Bool("quiet", false, "do not print the faults")
 	flag.Parse()
-	if _, known := bugs[opt.bug]; opt.bug != "" && !known || opt.members != 1 && opt.members != 3 || opt.ttl < 2*time.Second {
+	if _, known := bugs[opt.bug]; opt.bug != "" && !known || opt.members != 1 && opt.members != 3 || opt.ttl < 2*time.Second ||
+		opt.linger < 0 || (opt.bug == "revive" || opt.bug == "hog") && opt.linger == 0 {
 		flag.Usage()
 		return 2
 	}
@@ -69,7 +72,7 @@ func command() int {
 		defer records.Flush()
 		opt.out = records
 	}
-	fmt.Printf("seed %d, %v, %d members, TTL %v\n", opt.seed, opt.duration, opt.members, opt.ttl)
+	fmt.Printf("seed %d, %v, %d members, TTL %v, linger %v\n", opt.seed, opt.duration, opt.members, opt.ttl, opt.linger)
 	h, found, err := run(ctx, opt)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "the run did not come to its end:", err)

@@ -9,30 +9,38 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// lockState is the whole of a lock: who holds, by token, and the last token there was. A state without a holder has 0.
-type lockState struct{ holder, last int64 }
+// lockState is the whole of a lock: who holds, by token, the last token there was, and whose tenure it is if that is a
+// Session that lingers. A state without a holder has 0.
+type lockState struct {
+	holder, last int64
+	tenant       string
+}
 
 // step is one operation of the model.
 type step struct {
-	op    string // "acquire", "proof" or "end"
-	token int64
-	by    string
+	op     string // "acquire", "proof" or "end"
+	token  int64
+	by     string
+	tenant string // a Session that lingers, else empty
 }
 
 // lockModel is a lock with tokens. It knows no names of calls: whatever took the lock, waited, lost it or gave it
 // back, it held from some moment within its acquisition to some moment within its end, nobody else did meanwhile, and
 // its token was higher than all before. A token is the place in the queue, so this is first come, first served too.
+//
+// A Session that lingers may hold again with the token that it had, as long as nobody has held since.
 var lockModel = porcupine.Model{
 	Init: func() any { return lockState{} },
 	Step: func(state, input, _ any) (bool, any) {
 		s, in := state.(lockState), input.(step)
 		switch in.op {
 		case "acquire":
-			return s.holder == 0 && in.token > s.last, lockState{in.token, in.token}
+			again := in.token == s.last && in.tenant != "" && in.tenant == s.tenant
+			return s.holder == 0 && (in.token > s.last || again), lockState{in.token, in.token, in.tenant}
 		case "proof":
 			return s.holder == in.token, s
 		}
-		return s.holder == in.token, lockState{0, s.last}
+		return s.holder == in.token, lockState{0, s.last, s.tenant}
 	},
 	DescribeOperation: func(input, _ any) string {
 		in := input.(step)
@@ -43,7 +51,7 @@ var lockModel = porcupine.Model{
 // operations turns a hold into what the model sees of it.
 func (x *hold) operations() []porcupine.Operation {
 	op := func(what string, call, ret int64) porcupine.Operation {
-		return porcupine.Operation{Input: step{what, x.token, x.worker}, Call: call, Return: max(call, ret)}
+		return porcupine.Operation{Input: step{what, x.token, x.worker, x.tenant}, Call: call, Return: max(call, ret)}
 	}
 	ops := []porcupine.Operation{op("acquire", x.call, x.ret)}
 	for _, p := range x.proofs {
@@ -107,6 +115,9 @@ func conflict(holds []*hold) string {
 	var out []string
 	for i, x := range holds {
 		for _, y := range holds[i+1 : min(len(holds), i+50)] {
+			if x.token == y.token && x.tenant == y.tenant && x.tenant != "" && (x.endCall <= y.ret || y.endCall <= x.ret) {
+				continue
+			}
 			if x.token == y.token {
 				out = append(out, fmt.Sprintf("token %d twice: %s and %s", x.token, x.worker, y.worker))
 			} else if y.ret < x.endCall {

@@ -17,7 +17,8 @@ type held struct {
 	name  string
 	token int64
 	key   string
-	call  int64 // of the acquisition
+	by    string // the Session, if it lingers
+	call  int64  // of the acquisition
 	byBug bool
 	ctx   context.Context
 	guard func() clientv3.Cmp
@@ -28,27 +29,47 @@ type held struct {
 func (w *worker) mutexes(ctx context.Context, mu *etcdlock.Mutex) {
 	for w.stop.Err() == nil {
 		pause(w.stop, w.between(time.Millisecond, 40*time.Millisecond))
-		switch {
-		case w.chance(5):
-			w.do(ctx, mu)
-			continue
-		case w.chance(4):
-			lctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
-			h := w.lock(lctx, mu, "TryLock", mu.TryLock)
-			cancel()
-			w.section(ctx, h, mu)
-		default:
-			lctx, cancel := context.WithTimeout(ctx, w.between(5*time.Millisecond, 3*w.cfg.TTL))
-			h := w.lock(lctx, mu, "Lock", w.bugLock(mu))
-			cancel()
-			w.section(ctx, h, mu)
+		w.once(ctx, mu)
+	}
+}
+
+// bursts does so over and over and then leaves mu alone, sometimes for longer than a ticket idles.
+func (w *worker) bursts(ctx context.Context, mu *etcdlock.Mutex) {
+	for w.stop.Err() == nil {
+		for n := 1 + w.rnd.IntN(20); n > 0 && w.stop.Err() == nil; n-- {
+			pause(w.stop, w.between(0, 10*time.Millisecond))
+			w.once(ctx, mu)
 		}
+		pause(w.stop, w.between(w.cfg.Linger/4, 4*w.cfg.Linger))
+	}
+}
+
+// once locks and unlocks mu in one of the ways there are.
+func (w *worker) once(ctx context.Context, mu *etcdlock.Mutex) {
+	hog := w.cfg.Bug == "hog" // it must come to its next Lock, and others must queue for long
+	switch {
+	case !hog && w.chance(5):
+		w.do(ctx, mu)
+	case !hog && w.chance(4):
+		lctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
+		h := w.lock(lctx, mu, "TryLock", mu.TryLock)
+		cancel()
+		w.section(ctx, h, mu)
+	default:
+		limit := w.between(5*time.Millisecond, 3*w.cfg.TTL)
+		if hog {
+			limit = 3 * w.cfg.TTL
+		}
+		lctx, cancel := context.WithTimeout(ctx, limit)
+		h := w.lock(lctx, mu, "Lock", w.bugLock(mu))
+		cancel()
+		w.section(ctx, h, mu)
 	}
 }
 
 // lock makes and records one acquisition; nil if it failed.
 func (w *worker) lock(ctx context.Context, mu *etcdlock.Mutex, what string, f func(context.Context) error) *held {
-	h := &held{name: mu.Name(), guard: mu.IsOwner, proof: mu.Verify}
+	h := &held{name: mu.Name(), by: w.tenant, guard: mu.IsOwner, proof: mu.Verify}
 	return w.acquire(ctx, h, what, f, func() (int64, string, context.Context) { return mu.Token(), mu.Key(), mu.Context() })
 }
 
@@ -56,7 +77,7 @@ func (w *worker) lock(ctx context.Context, mu *etcdlock.Mutex, what string, f fu
 func (w *worker) acquire(ctx context.Context, h *held, what string, f func(context.Context) error,
 	got func() (token int64, key string, hold context.Context),
 ) *held {
-	rec := record{Kind: isAcquire, What: what, Worker: w.id, Name: h.name, Call: clock()}
+	rec := record{Kind: isAcquire, What: what, Worker: w.id, Name: h.name, Tenant: h.by, Call: clock()}
 	err := f(ctx)
 	if err == nil {
 		rec.Token, rec.Key, h.ctx = got()
@@ -138,6 +159,9 @@ func (w *worker) section(ctx context.Context, h *held, mu *etcdlock.Mutex) {
 	rctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
 	err := w.release(rctx, h, "Unlock", w.bugUnlock(h, mu))
 	cancel()
+	if !h.byBug {
+		w.before = h
+	}
 	if err != nil && w.chance(2) { // asking again reports how the clean-up went; a shared value may be locked by now
 		_ = w.call(ctx, w.cfg.TTL, record{Kind: isOther, What: "Holder", Name: h.name}, func(ctx context.Context) error {
 			_, err := mu.Holder(ctx)
@@ -169,7 +193,7 @@ func (w *worker) do(ctx context.Context, mu *etcdlock.Mutex) {
 	err := mu.Do(dctx, func(work context.Context) error {
 		h.ctx, h.token = mu.Context(), mu.Token()
 		w.rec.add(record{Kind: isAcquire, What: "Do", Worker: w.id, Name: h.name, Call: h.call, Return: clock(),
-			Token: h.token, Key: mu.Key()})
+			Token: h.token, Key: mu.Key(), Tenant: w.tenant})
 		h.ctx = work
 		w.work(work, h)
 		last = clock()

@@ -20,7 +20,8 @@ type options struct {
 	duration time.Duration
 	ttl      time.Duration
 	members  int
-	machines int // of ours; one more is concurrency's
+	linger   time.Duration // of some Sessions
+	machines int           // of ours; one more is concurrency's
 	bug      string
 	inside   bool      // etcd and the machines in this process: quick, but nothing to freeze or kill
 	out      io.Writer // records as JSON lines, if not nil
@@ -78,7 +79,7 @@ func run(ctx context.Context, opt options) (_ *history, _ []finding, err error) 
 	var cfgs []machineConfig
 	for i := range opt.machines + 1 {
 		cfg := machineConfig{
-			ID: fmt.Sprintf("%d", i), Seed: opt.seed, TTL: opt.ttl, Bug: opt.bug, Foreign: i == opt.machines}
+			ID: fmt.Sprintf("%d", i), Seed: opt.seed, TTL: opt.ttl, Linger: opt.linger, Bug: opt.bug, Foreign: i == opt.machines}
 		var links []*faultproxy.Proxy
 		for _, ep := range endpoints {
 			p, err := faultproxy.New(ep)
@@ -97,7 +98,8 @@ func run(ctx context.Context, opt options) (_ *history, _ []finding, err error) 
 		return nil, nil, err
 	}
 	faults := schedule(opt.seed, opt.duration, surroundings{
-		machines: len(cfgs), members: len(endpoints), servers: !opt.inside, clients: !opt.inside, ttl: opt.ttl})
+		machines: len(cfgs), members: len(endpoints), servers: !opt.inside, clients: !opt.inside, ttl: opt.ttl,
+		names: append([]string{election}, namesOf(opt.linger)...)})
 	begin := time.Now()
 	st.play(ctx, faults)
 	pause(ctx, time.Until(begin.Add(opt.duration)))

@@ -40,6 +40,7 @@ type surroundings struct {
 	servers  bool // etcd runs in processes of its own
 	clients  bool // so do the machines
 	ttl      time.Duration
+	names    []string // that an operator lays hands on
 }
 
 // schedule makes the faults of a run: the same ones for the same arguments, always.
@@ -63,7 +64,7 @@ func schedule(seed uint64, duration time.Duration, in surroundings) []fault {
 		f := fault{
 			At: at, Kind: group[rnd.IntN(len(group))], Machine: rnd.IntN(in.machines), Member: rnd.IntN(in.members),
 			For:   in.ttl/20 + time.Duration(rnd.Int64N(int64(in.ttl+in.ttl/2))),
-			Name:  append([]string{election}, mutexNames...)[rnd.IntN(1+len(mutexNames))],
+			Name:  in.names[rnd.IntN(len(in.names))],
 			Delay: 0.02 + 0.3*rnd.Float64(),
 		}
 		if rnd.IntN(2) == 0 && in.members > 1 && &group[0] == &linkFaults[0] {
