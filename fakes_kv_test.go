@@ -50,6 +50,9 @@ func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption)
 		w.events <- clientv3.WatchResponse{Header: e.header(f), Created: true}
 	}
 	e.mu.Unlock()
+	if f.lost {
+		<-ctx.Done() // the client's Watch takes until the server has answered
+	}
 	context.AfterFunc(ctx, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()

@@ -128,7 +128,7 @@ func (s *Session) probes(l *lease) []probe {
 	defer s.mu.Unlock()
 	probes := make([]probe, 0, len(l.tickets)+1)
 	for _, t := range l.tickets {
-		if t.state != waiting && t.state != held {
+		if t.state != waiting && t.state != held && t.state != idle {
 			continue
 		}
 		probes = append(probes, probe{t.key, t.rev, t.removed})

@@ -143,7 +143,7 @@ func (ln *line) missed(ctx context.Context, v *vigil) bool {
 func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
 	s := ln.s
 	s.mu.Lock()
-	var removed *ticket
+	var removed []*ticket
 	var at int64
 	for _, ev := range events {
 		if ev.Kv.ModRevision <= rev {
@@ -151,13 +151,14 @@ func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
 		}
 		key, put := string(ev.Kv.Key), ev.Type == clientv3.EventTypePut
 		ln.noteLocked(v, key, put)
-		if h := ln.holder; h != nil && h.key == key && !put && ev.Kv.ModRevision > h.rev {
-			removed, at = h, ev.Kv.ModRevision
+		// One of ours, whether it holds already or is about to.
+		if t := s.lease.tickets[key]; t != nil && !put && t.rev != 0 && t.rev < ev.Kv.ModRevision {
+			removed, at = append(removed, t), ev.Kv.ModRevision
 		}
 	}
 	s.mu.Unlock()
-	if removed != nil {
-		removed.removed(at)
+	for _, t := range removed {
+		t.removed(at)
 	}
 	ln.giveWay()
 }
@@ -206,6 +207,9 @@ func (t *ticket) linger() bool {
 	defer s.mu.Unlock()
 	if v := ln.vigil; t.state != held || v == nil || !v.sure || len(v.others) > 0 || ln.refs > 1 || s.closing.Err() != nil {
 		return false
+	}
+	if t.checking != nil {
+		return false // it may be a phantom: the deletion tells
 	}
 	t.state = idle
 	ln.vigil.idling.Reset(s.opts.linger)

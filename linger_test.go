@@ -110,3 +110,31 @@ func TestAHundredGoroutinesExcludeEachOtherWhileLingering(t *testing.T) {
 		assert.NoError(t, m.Unlock(soon(t)))
 	}, 30, 20)
 }
+
+// An operator deletes the whole prefix: the waiter's own ticket goes with that of the holder in front of it.
+func TestAPhantomDoesNotLinger(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithLinger(time.Hour), etcdlock.WithTTL(time.Minute)), "phantom")
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0), etcdlock.WithTTL(time.Minute)), "phantom")
+	other := etcdlock.NewMutex(newSession(t, clus.Client(0)), "phantom")
+	for range 40 {
+		lingering(t, m, tp)
+		require.NoError(t, holder.Lock(soon(t)))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if m.Lock(soon(t)) == nil {
+				_ = m.Unlock(soon(t))
+			}
+		}()
+		waiters(t, holder, 1)
+		_, err := clus.Client(0).Delete(soon(t), "phantom/", clientv3.WithPrefix())
+		require.NoError(t, err)
+		<-done
+		require.ErrorIs(t, holder.Unlock(soon(t)), etcdlock.ErrLost)
+		require.NoError(t, m.Lock(soon(t)))
+		require.ErrorIs(t, other.TryLock(soon(t)), etcdlock.ErrLocked, "the ticket is there")
+		require.NoError(t, m.Unlock(soon(t)))
+	}
+}

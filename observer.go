@@ -77,13 +77,13 @@ func (o *observer) pass(ctx context.Context) error {
 	gen := o.s.streams.gen.Load()
 	wctx, cancel := context.WithCancel(streamContext(gen))
 	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
 	limit := o.s.streams.limit(o.s.patience(1), cancel)
 	events := o.s.client.Watch(wctx, o.line.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	var first clientv3.WatchResponse
 	select {
 	case first = <-events:
 	case <-wctx.Done():
-	case <-ctx.Done():
 	}
 	if err := first.Err(); err != nil {
 		limit.Stop()

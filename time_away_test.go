@@ -225,3 +225,57 @@ func TestTimeTryLockBehindAnUnconfirmedReleaseEndsWithTheSession(t *testing.T) {
 		}
 	})
 }
+
+func TestTimeOpeningAWatchEndsWithTheContextAndTheSession(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, m, o := e.session(t), NewMutex(e.session(t), "held"), NewElection(e.session(t), "held")
+		require.NoError(t, NewMutex(s, "held").Lock(t.Context()))
+		e.only("watch", fault{lost: true})
+		for name, call := range map[string]func(context.Context) error{
+			"Lock": m.Lock,
+			"Observe": func(ctx context.Context) error {
+				for _, err := range o.Observe(ctx) {
+					return err
+				}
+				return nil
+			},
+		} {
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			require.ErrorIs(t, call(ctx), context.DeadlineExceeded, name)
+			cancel()
+			require.Equal(t, 100*time.Millisecond, time.Since(start), name)
+		}
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(t.Context()) }()
+		time.Sleep(100 * time.Millisecond)
+		start := time.Now()
+		go m.s.Close()
+		require.ErrorIs(t, <-got, ErrClosed)
+		require.Zero(t, time.Since(start))
+	})
+}
+
+func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(6*time.Second), WithLinger(time.Hour))
+		m := NewMutex(s, "idle")
+		for range 2 {
+			require.NoError(t, m.Lock(t.Context()))
+			time.Sleep(time.Millisecond) // for the vigil
+			require.NoError(t, m.Unlock(t.Context()))
+		}
+		e.mu.Lock()
+		require.Len(t, e.keys, 1)
+		clear(e.watches) // their member is frozen
+		e.rev++
+		for key := range e.keys {
+			e.deleteLocked(key)
+		}
+		e.mu.Unlock()
+		time.Sleep(s.TTL() / 3)
+		synctest.Wait()
+		require.NoError(t, m.Lock(t.Context()))
+		require.NoError(t, m.Verify(t.Context()))
+	})
+}

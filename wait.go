@@ -201,7 +201,13 @@ func (t *ticket) checkAt(at int64) {
 		}
 		return err
 	})
-	if err == nil && !hasKey(resp.Kvs, t.key, t.rev) {
+	switch {
+	case err != nil:
+	case hasKey(resp.Kvs, t.key, t.rev):
+		s.mu.Lock()
+		t.checking = nil
+		s.mu.Unlock()
+	default:
 		t.removed(at)
 	}
 }

@@ -41,15 +41,15 @@ func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.O
 		gen := s.streams.gen.Load()
 		wctx, cancel := context.WithCancel(streamContext(gen))
 		limit := s.streams.limit(s.patience(n), cancel)
-		events := s.client.Watch(wctx, p.key, opts...)
+		unhook := context.AfterFunc(ctx, cancel)
+		events := s.client.Watch(wctx, p.key, opts...) // which takes until the server has answered
 		var first clientv3.WatchResponse
 		select {
 		case first = <-events:
 		case <-wctx.Done():
-		case <-ctx.Done():
 		}
 		limit.Stop()
-		if wctx.Err() == nil && first.Created && first.Err() == nil {
+		if unhook() && wctx.Err() == nil && first.Created && first.Err() == nil {
 			s.streams.confirmed.Add(1)
 			*w = watch{peer: p, gen: gen, events: events, cancel: cancel}
 			return first.Header.Revision, nil
