@@ -161,6 +161,24 @@ func TestWaitersOfOneSessionShareOneWatch(t *testing.T) {
 	waiters(t, holder, 0)
 }
 
+func TestOneWaitAfterAnotherUsesOneStream(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "stream")
+	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithTTL(time.Minute)), "stream")
+	tp.requests()
+	for range 10 {
+		require.NoError(t, holder.Lock(soon(t)))
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(soon(t)) }()
+		waiters(t, holder, 1)
+		require.NoError(t, holder.Unlock(soon(t)))
+		require.NoError(t, <-got)
+		require.NoError(t, m.Unlock(soon(t)))
+	}
+	assert.Equal(t, 1, tp.requests()["stream Watch"])
+}
+
 func TestGoroutinesOfOneSessionHandOverInMemory(t *testing.T) {
 	clus := newCluster(t, 1)
 	client, tp := newTappedClient(t, clus)

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -21,6 +23,59 @@ type streams struct {
 	gen       atomic.Int64 // part of the metadata
 	confirmed atomic.Int64 // watches confirmed so far
 	users     int          // guarded by allStreams
+
+	mu     sync.Mutex // guards what follows
+	anchor *anchor
+	over   bool
+}
+
+// anchor is a watch on a key that nobody uses. The client closes a stream with its last watch, and a waiter that finds
+// none has to have one made before its own watch: a quarter of a handoff to somebody who has just queued.
+type anchor struct {
+	gen    int64
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// hold keeps the stream of now open, from the first time that somebody waits until the last Session has closed.
+func (st *streams) hold(client *clientv3.Client, key string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	gen, old := st.gen.Load(), st.anchor
+	if st.over || old != nil && old.gen == gen {
+		return
+	}
+	ctx, cancel := context.WithCancel(streamContext(gen))
+	a := &anchor{gen, cancel, make(chan struct{})}
+	st.anchor = a
+	go func() { // ends when the next anchor, or letGo, cancels it
+		defer close(a.done)
+		if old != nil {
+			old.cancel()
+			<-old.done
+		}
+		for {
+			var err error
+			for resp := range client.Watch(ctx, key) {
+				err = resp.Err()
+			}
+			refused := err != nil && errors.Is(refusal(err), rpctypes.ErrPermissionDenied)
+			if refused || client.Ctx().Err() != nil || !sleep(ctx, time.Second) {
+				return
+			}
+		}
+	}()
+}
+
+func (st *streams) letGo() {
+	st.mu.Lock()
+	a := st.anchor
+	st.over = true
+	st.mu.Unlock()
+	if a != nil {
+		a.cancel()
+		<-a.done
+	}
 }
 
 var allStreams = struct {
@@ -44,9 +99,14 @@ func streamsOf(client *clientv3.Client) *streams {
 // release is called once by each Session, when it has closed.
 func (st *streams) release(client *clientv3.Client) {
 	allStreams.Lock()
-	defer allStreams.Unlock()
-	if st.users--; st.users == 0 {
+	st.users--
+	last := st.users == 0
+	if last {
 		delete(allStreams.of, client)
+	}
+	allStreams.Unlock()
+	if last {
+		st.letGo()
 	}
 }
 
