@@ -108,3 +108,31 @@ func (f *floor) handoffs(ctx context.Context, n int, holds time.Duration, into *
 	}
 	return nil
 }
+
+// turn is what a change of hands comes to where everybody queues again at
+// once: a handoff, and at the same time the put of the one that left before.
+func (f *floor) turn(ctx context.Context) (time.Duration, error) {
+	if _, err := f.a.Put(ctx, f.key, "x", clientv3.WithLease(f.lease)); err != nil {
+		return 0, err
+	}
+	put := make(chan error, 1)
+	start := time.Now()
+	go func() {
+		_, err := f.b.Put(ctx, f.key+"/next", "x", clientv3.WithLease(f.lease))
+		put <- err
+	}()
+	if _, err := f.a.Delete(ctx, f.key); err != nil {
+		return 0, err
+	}
+	if err := <-put; err != nil {
+		return 0, err
+	}
+	select {
+	case <-f.gone:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	took := time.Since(start)
+	_, err := f.a.Delete(ctx, f.key+"/next")
+	return took, err
+}

@@ -11,7 +11,7 @@ import (
 
 // turns is how often a second the lock changes hands when every client takes
 // it again as soon as it has given it back: each a session and a connection
-// of its own. The floor is one bare handoff after another.
+// of its own. The floor is one bare turn after another.
 func turns(ctx context.Context, e *env, r *report) error {
 	ps, done, err := pools(ctx, e, connections)
 	if err != nil {
@@ -31,8 +31,12 @@ func turns(ctx context.Context, e *env, r *report) error {
 		got := make([]sample, len(ps))
 		perTurn := make([]sample, len(ps))
 		for round := range e.pick(3, 1) {
-			if err := f.handoffs(ctx, 40, 0, &bare); err != nil {
-				return err
+			for range 40 {
+				d, err := f.turn(ctx)
+				if err != nil {
+					return err
+				}
+				bare.addTime(d)
 			}
 			for k := range ps {
 				k = (k + round) % len(ps)
