@@ -108,7 +108,14 @@ func (ln *line) key(l *lease, n uint64) string { return fmt.Sprintf("%s%x-%d", l
 // names the ticket's create revision, and so removes that ticket or nothing. A put was answered, or else the name is
 // burnt (see unsureLocked); should the etcd client have sent it twice all the same, the second copy finds the next
 // ticket there and changes nothing, or comes before it and is taken for it, at the place where it is in the queue.
+//
+// A line counts from 1 again after it was forgotten, which it is when none of its tickets may be in etcd, and for each
+// next lease. A call that comes late with the lease before has a number that nobody had, and the count stays.
 func (ln *line) numberLocked(l *lease) uint64 {
+	if l != ln.s.lease {
+		l.top++
+		return l.top
+	}
 	if ln.of != l {
 		ln.of, ln.free, ln.top = l, nil, 0
 	}

@@ -279,3 +279,21 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 		require.NoError(t, m.Verify(t.Context()))
 	})
 }
+
+func TestTimeACallThatIsLateWithItsLeaseTakesNobodysName(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		before, err := s.live(t.Context())
+		require.NoError(t, err)
+		before.end(ErrLost)
+		now, err := s.live(t.Context())
+		require.NoError(t, err)
+		var keys []string
+		for _, l := range []*lease{now, before, now, before, now} {
+			ticket, _ := s.newTicket(l, mutexKind, "late", "")
+			defer ticket.forget()
+			require.NotContains(t, keys, ticket.key)
+			keys = append(keys, ticket.key)
+		}
+	})
+}
