@@ -21,7 +21,7 @@ import (
 const nameAfter = 50 * time.Millisecond
 
 // checkAfter is how long a hold must last before the check of grantThenCheck is made.
-const checkAfter = 5 * time.Millisecond
+const checkAfter = 3 * time.Millisecond
 
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
 func (t *ticket) wait(ctx context.Context, v view) (err error) {

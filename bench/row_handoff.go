@@ -11,7 +11,8 @@ import (
 const old = 150 * time.Millisecond
 
 // A holder keeps the lock this long where releasing at once is not the point:
-// the next one has then had the time to see that it is next.
+// the next one has then had the time to see that it is next, and nothing of
+// the handoff before is still under way.
 const briefly = 5 * time.Millisecond
 
 // handoff is the time from the call of Unlock until the next contender has
@@ -28,7 +29,7 @@ func handoff(ctx context.Context, e *env, r *report) error {
 		rounds int
 		scene
 	}{
-		{"waiters queued long ago", 3, scene{clients: 2, age: old, lines: 15, handoffs: 1}},
+		{"waiters queued long ago", 3, scene{clients: 2, age: old, lines: 15, handoffs: 1, holds: briefly}},
 		{"waiters queued long ago", 3, scene{clients: 8, age: old, lines: 2, handoffs: 7, holds: briefly}},
 		{"waiters queued long ago", 2, scene{clients: 64, age: old, lines: 1, handoffs: 63, holds: briefly}},
 		{"released as soon as held", 2, scene{clients: 64, age: old, lines: 1, handoffs: 63}},
@@ -36,7 +37,7 @@ func handoff(ctx context.Context, e *env, r *report) error {
 		{"waiters just queued", 30, scene{clients: 2, lines: 1, handoffs: 1}},
 		{"waiters just queued", 6, scene{clients: 8, lines: 1, handoffs: 7}},
 		{"waiters just queued", 2, scene{clients: 64, lines: 1, handoffs: 63}},
-		{"election, candidates queued long ago", 3, scene{clients: 2, age: old, lines: 15, handoffs: 1, election: true}},
+		{"election, candidates queued long ago", 3, scene{clients: 2, age: old, lines: 15, handoffs: 1, holds: briefly, election: true}},
 	} {
 		if err := handoffScene(ctx, e, r, "handoff", ps, c.what, e.pick(c.rounds, 1), c.scene); err != nil {
 			return err
