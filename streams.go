@@ -29,8 +29,9 @@ type streams struct {
 	over   bool
 }
 
-// anchor is a watch on a key that nobody uses. The client closes a stream with its last watch, and a waiter that finds
-// none has to have one made before its own watch: a quarter of a handoff to somebody who has just queued.
+// anchor is a watch on a key that nobody uses, the bare prefix of some name. The client closes a stream with its last
+// watch, and a waiter that finds none has to have one made before its own watch: a fifth of the turns of clients that
+// take them as fast as they can.
 type anchor struct {
 	gen    int64
 	cancel context.CancelFunc

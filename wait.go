@@ -97,7 +97,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 func (t *ticket) follow(ctx context.Context, near, far *watch, v view) (from int64, ended <-chan struct{}, err error) {
 	ctx, release := t.lease.bound(ctx)
 	defer release()
-	t.line.s.streams.hold(t.line.s.client, t.line.key(t.lease, 0))
+	t.line.s.streams.hold(t.line.s.client, t.line.prefix)
 	from, err = near.follow(ctx, t.line.s, v.ahead[0])
 	if err != nil || len(v.ahead) == 1 {
 		far.stop()
