@@ -21,7 +21,8 @@ const closeLimit = 5 * time.Second
 // under it are lost, calls that wait queue again, and the next Lock just works on a new lease.
 //
 // It owns its goroutines: keep (renewals, checks, the next lease), stand (one watch on one held ticket) and the
-// short-lived ones that send deletions. Close ends and awaits them all.
+// short-lived ones that send deletions. The Sessions of one etcd client share one more, which keeps their watch stream
+// open from the first wait on. Close ends and awaits them all, the last Session's also the shared one.
 type Session struct {
 	client *clientv3.Client
 	opts   options
