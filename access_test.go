@@ -212,3 +212,32 @@ func TestTLS(t *testing.T) {
 	_, err := etcdlock.NewSession(within(t, time.Second), c)
 	require.Error(t, err, "a client without a certificate")
 }
+
+// The server takes no new watch on a stream whose login has expired, and the stream stays open between waits.
+func TestAWaitAfterTheLoginHasExpiredIsNotRefused(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, func(cfg *embed.Config) { cfg.AuthTokenTTL = 1 })
+	holder := etcdlock.NewMutex(newSession(t, g.root), "locks/login")
+	waits := func(s *etcdlock.Session) {
+		t.Helper()
+		m := etcdlock.NewMutex(s, holder.Name())
+		require.NoError(t, holder.Lock(soon(t)))
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(soon(t)) }()
+		waiters(t, holder, 1)
+		require.NoError(t, holder.Unlock(soon(t)))
+		require.NoError(t, <-got)
+		require.NoError(t, m.Unlock(soon(t)))
+	}
+	a, b := newSession(t, g.worker), newSession(t, g.login("worker"))
+	waits(a)
+	waits(b)
+	elapse(t, 4*time.Second)
+	waits(a)
+	require.NoError(t, etcdlock.NewElection(a, "locks/lead").Campaign(soon(t), "one"))
+	for leader, err := range etcdlock.NewElection(b, "locks/lead").Observe(soon(t)) {
+		require.NoError(t, err)
+		require.Equal(t, "one", leader.Value)
+		break
+	}
+}

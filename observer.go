@@ -87,6 +87,9 @@ func (o *observer) pass(ctx context.Context) error {
 	}
 	if err := first.Err(); err != nil {
 		limit.Stop()
+		if outdated(err) {
+			o.s.freshStream(gen)
+		}
 		return refusal(err)
 	}
 	limit.Stop()

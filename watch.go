@@ -67,6 +67,9 @@ func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.O
 			return 0, rpctypes.ErrPermissionDenied
 		default:
 			last = err
+			if outdated(err) {
+				s.freshStream(gen)
+			}
 		}
 		if !sleep(ctx, min(20*time.Millisecond<<min(n, 6), time.Second)) {
 			return 0, overErr(ctx, last)
@@ -103,6 +106,17 @@ func refusal(err error) error {
 		return rpctypes.ErrPermissionDenied
 	}
 	return errUnanswered
+}
+
+// outdated reports whether the server refuses the login that the stream was opened with: its token has expired, or
+// somebody has changed users or roles since. For the next stream the client logs in anew.
+func outdated(err error) bool {
+	for _, why := range []error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrUserEmpty} {
+		if strings.Contains(err.Error(), why.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // stand keeps one watch on one held ticket while anything is held: when the lease is revoked, every ticket goes in one
