@@ -83,7 +83,7 @@ func TestARequestThatArrivesAfterTheCleanUpIsSwept(t *testing.T) {
 	})
 	require.ErrorIs(t, etcdlock.NewMutex(s, "stray").Lock(ctx), context.Canceled)
 	// What the network delivers at last: the same put, under the lease that still lives.
-	_, err := client.Put(soon(t), firstKey(t, client, s, "stray"), "late", clientv3.WithLease(s.Lease()))
+	_, err := client.Put(soon(t), firstKey(t, s, "stray"), "late", clientv3.WithLease(s.Lease()))
 	require.NoError(t, err)
 	start := time.Now()
 	eventually(t, func() bool { return len(keysUnder(t, client, "stray/")) == 0 }, "the stray is gone")
@@ -173,7 +173,7 @@ func TestAPutThatNobodyKnowsOfIsNotTakenForALaterTicket(t *testing.T) {
 	s, other := newSession(t, client), newSession(t, client)
 	stray := func(name, value string) {
 		t.Helper()
-		_, err := client.Put(soon(t), firstKey(t, client, s, name), value, clientv3.WithLease(s.Lease()))
+		_, err := client.Put(soon(t), firstKey(t, s, name), value, clientv3.WithLease(s.Lease()))
 		require.NoError(t, err)
 	}
 	stray("elected", "late")
@@ -391,7 +391,7 @@ func TestTheGuardOfAReleasedHoldIsNeverTrue(t *testing.T) {
 }
 
 // firstKey is the key of the session's next ticket for a name that it has nothing under.
-func firstKey(t *testing.T, client *clientv3.Client, s *etcdlock.Session, name string) string {
+func firstKey(t *testing.T, s *etcdlock.Session, name string) string {
 	t.Helper()
 	m := etcdlock.NewMutex(s, "second")
 	require.NoError(t, m.Lock(soon(t)))

@@ -43,10 +43,11 @@ func (tp *tap) intercept(ctx context.Context, method string, req, reply any, cc 
 	unary := tp.unary
 	tp.mu.Unlock()
 	call := func() error {
+		sender := ctx
 		if ctx.Err() != nil { // its sender has left: the network delivers it late
-			ctx = context.WithoutCancel(ctx)
+			sender = context.WithoutCancel(ctx)
 		}
-		return invoker(ctx, method, req, reply, cc, opts...)
+		return invoker(sender, method, req, reply, cc, opts...)
 	}
 	if unary != nil {
 		return unary(name, call)
