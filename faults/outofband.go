@@ -207,7 +207,8 @@ func (q *queue) after(ctx context.Context, x interference, done <-chan struct{},
 				cancel()
 				return "lost holds that Unlock called fine", d
 			}
-			go func() { q.got[k] <- q.l[k].Acquire(ctx) }()
+			again := k // k changes, perhaps before the goroutine runs
+			go func() { q.got[again] <- q.l[again].Acquire(ctx) }()
 			k, err = q.next(limited)
 			cancel()
 			if err != nil {
