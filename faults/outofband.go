@@ -198,7 +198,7 @@ func (q *queue) after(ctx context.Context, x interference, done <-chan struct{},
 		// Where its own ticket went together with its predecessor's, a grant may
 		// have come first and its end at once after it (docs/safety.md, 6): the
 		// caller, at work for a moment, was told, and locks again.
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return "turns cut off", d
 		}
 		if !q.l[k].Held() {
