@@ -169,11 +169,7 @@ func TestOneWaitAfterAnotherUsesOneStream(t *testing.T) {
 	tp.requests()
 	for range 10 {
 		require.NoError(t, holder.Lock(soon(t)))
-		got := make(chan error, 1)
-		go func() { got <- m.Lock(soon(t)) }()
-		waiters(t, holder, 1)
-		require.NoError(t, holder.Unlock(soon(t)))
-		require.NoError(t, <-got)
+		takeOver(t, m, holder)
 		require.NoError(t, m.Unlock(soon(t)))
 	}
 	assert.Equal(t, 1, tp.requests()["stream Watch"])

@@ -82,6 +82,16 @@ func waiters(t *testing.T, m *etcdlock.Mutex, n int) {
 	}, "%d waiters", n)
 }
 
+// takeOver has m wait behind holder, which holds, until holder releases and m holds.
+func takeOver(t *testing.T, m, holder *etcdlock.Mutex) {
+	t.Helper()
+	got := make(chan error, 1)
+	go func() { got <- m.Lock(soon(t)) }()
+	waiters(t, holder, 1)
+	require.NoError(t, holder.Unlock(soon(t)))
+	require.NoError(t, <-got)
+}
+
 // cut swallows all traffic of client 0 while its connection stays up. The bridge lets one more message through in each
 // direction after Blackhole, so one is spent on that.
 func cut(t *testing.T, clus *integration.Cluster) {

@@ -171,7 +171,7 @@ func (l *lease) expire() {
 }
 
 // bound returns ctx, ended early by the end of the lease, for requests made on the way to a hold under it. Whoever
-// waits long does without: it costs a waiter 0.7 kB.
+// waits long does without, for memory's sake.
 func (l *lease) bound(ctx context.Context) (bounded context.Context, release func()) {
 	bounded, cancel := context.WithCancelCause(ctx)
 	unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })

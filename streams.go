@@ -30,8 +30,7 @@ type streams struct {
 }
 
 // anchor is a watch on a key that nobody uses, the bare prefix of some name. The client closes a stream with its last
-// watch, and a waiter that finds none has to have one made before its own watch: a fifth of the turns of clients that
-// take them as fast as they can.
+// watch, and a waiter that finds none has to have one made before its own watch (see `bench -run turns`).
 type anchor struct {
 	gen    int64
 	cancel context.CancelFunc

@@ -248,7 +248,7 @@ func TestTimeOpeningAWatchEndsWithTheContextAndTheSession(t *testing.T) {
 		}
 		got := make(chan error, 1)
 		go func() { got <- m.Lock(t.Context()) }()
-		time.Sleep(100 * time.Millisecond)
+		synctest.Wait() // it is opening its watch
 		start := time.Now()
 		go m.s.Close()
 		require.ErrorIs(t, <-got, ErrClosed)
@@ -262,7 +262,7 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 		m := NewMutex(s, "idle")
 		for range 2 {
 			require.NoError(t, m.Lock(t.Context()))
-			time.Sleep(time.Millisecond) // for the vigil
+			synctest.Wait() // for the vigil
 			require.NoError(t, m.Unlock(t.Context()))
 		}
 		e.mu.Lock()
