@@ -11,13 +11,14 @@ import (
 
 // kind is what the tickets of a Mutex and of an Election differ in.
 type kind struct {
-	verb  string // for errors
-	relay bool   // may be handed over in memory
+	take, give string // the words for it, for errors
+	notHeld    error  // why a value that was never taken, or was given back, holds nothing
+	relay      bool   // may be handed over in memory
 }
 
 var (
-	mutexKind    = kind{verb: "lock", relay: true}
-	electionKind = kind{verb: "campaign"}
+	mutexKind    = kind{take: "lock", give: "unlock", notHeld: ErrNotHeld, relay: true}
+	electionKind = kind{take: "campaign", give: "resign", notHeld: ErrNotLeader}
 )
 
 // acquire queues for name and waits, as long as ctx allows. A ticket that is lost while it waits, with its lease or by
@@ -97,14 +98,11 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 
 // usable is what can be told without asking etcd.
 func (s *Session) usable(ctx context.Context, k kind, name string) error {
-	if name == "" {
-		return ErrInvalidName
-	}
 	if s.closing.Err() != nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, ErrClosed)
+		return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, err)
+		return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, err)
 	}
 	return nil
 }
@@ -129,7 +127,7 @@ func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, er
 			err = overErr(ctx, trouble)
 		}
 	}
-	return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, err)
+	return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, err)
 }
 
 // busy tells that a ticket of this Session holds, which needs no asking.

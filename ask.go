@@ -50,3 +50,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// late reports whether an answer took so long that the etcd client may have sent the request more than once: it does so
+// by itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place.
+func (s *Session) late(took time.Duration) bool {
+	return took > max(4*time.Duration(s.rtt.Load()), 100*time.Millisecond)
+}

@@ -50,6 +50,9 @@ func (m *Mutex) Waiters(ctx context.Context) ([]Contender, error) {
 }
 
 func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error) {
+	if err := m.begin(ctx, what+" of"); err != nil {
+		return nil, err
+	}
 	kvs, err := m.s.contenders(ctx, m.name)
 	if err != nil {
 		return nil, fmt.Errorf("etcdlock: %s of %q: %w", what, m.name, err)
@@ -64,8 +67,6 @@ func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error
 // contenders lists the queue of a name, which this Session need not be in.
 func (s *Session) contenders(ctx context.Context, name string) ([]*mvccpb.KeyValue, error) {
 	switch {
-	case name == "":
-		return nil, ErrInvalidName
 	case s.closing.Err() != nil:
 		return nil, ErrClosed
 	case ctx.Err() != nil:

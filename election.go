@@ -2,9 +2,7 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -15,13 +13,10 @@ import (
 //
 // Leading can end without Resign (see ErrLost); Context tells.
 type Election struct {
-	s    *Session
-	name string
+	handle
 
-	mu      sync.Mutex // guards what follows; never held across a request; taken before the Session's
-	running bool       // a Campaign is queued
-	hold    *ticket    // what the value leads with, alive or lost
-	leaving *ticket    // what a Resign that failed has left to the background
+	candidate bool          // a Campaign is queued; guarded by mu
+	proclaims chan struct{} // full while a Proclaim is under way
 }
 
 // Leader is the state of an election: who leads. The zero Leader stands for nobody.
@@ -36,7 +31,9 @@ type Leader struct {
 
 // NewElection returns an Election for name, used verbatim as NewMutex does. An empty name is ErrInvalidName at the
 // first Campaign. It asks nothing of etcd.
-func NewElection(s *Session, name string) *Election { return &Election{s: s, name: name} }
+func NewElection(s *Session, name string) *Election {
+	return &Election{handle: handle{s: s, name: name, kind: electionKind}, proclaims: make(chan struct{}, 1)}
+}
 
 // Name returns the name as it was given.
 func (e *Election) Name() string { return e.name }
@@ -53,69 +50,52 @@ func (e *Election) Campaign(ctx context.Context, value string) error {
 }
 
 func (e *Election) campaign(ctx context.Context, value string) (*ticket, error) {
-	if value == "" {
-		value = e.s.opts.identity
+	if err := e.begin(ctx, e.kind.take); err != nil {
+		return nil, err
 	}
+	old := e.held()
+	lost := old != nil && old.hold.Err() != nil
 	e.mu.Lock()
-	if e.running || e.hold != nil && e.hold.hold.Err() == nil {
+	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
 		return nil, fmt.Errorf("etcdlock: campaign %q: %w", e.name, ErrCampaigning)
 	}
-	e.running, e.hold = true, nil
+	e.candidate, e.hold = true, nil // a loss is no secret: Context has told, and the next lead is another hold
 	e.mu.Unlock()
-	t, err := e.s.acquire(ctx, electionKind, e.name, value)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.running = false
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.candidate = false
+	}()
+	t, err := e.s.acquire(ctx, e.kind, e.name, e.orIdentity(value))
 	if err == nil {
-		e.hold, e.leaving = t, nil
+		e.adopt(t) // nobody else adopts: there is one candidate, and it came without a hold
 	}
 	return t, err
 }
 
-// Proclaim changes the value that others see, without another election. ErrNotLeader if this value does not lead,
-// ErrLost if it has ceased to. With any other error the new value may or may not be in force; the value still leads,
-// and Proclaim can be repeated.
-func (e *Election) Proclaim(ctx context.Context, value string) error {
-	t := e.leading()
-	if t == nil {
-		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, e.notLeading())
-	}
+// orIdentity is what others see for value.
+func (e *Election) orIdentity(value string) string {
 	if value == "" {
-		value = e.s.opts.identity
+		return e.s.opts.identity
 	}
-	if err := t.proclaim(ctx, value); err != nil {
-		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, err)
-	}
-	return nil
+	return value
 }
 
-// proclaim writes through the ticket's own guard, so that a request that arrives after the end of the hold does
-// nothing. It is safe to repeat.
-func (t *ticket) proclaim(ctx context.Context, value string) error {
-	if t.hold.Err() != nil {
-		return t.ended()
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.hold, cancel)()
-	var resp *clientv3.TxnResponse
-	err := t.line.s.ask(ctx, func(ctx context.Context) (err error) {
-		resp, err = t.line.s.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)).
-			Then(clientv3.OpPut(t.key, value, clientv3.WithLease(t.lease.id))).
-			Commit()
+// Proclaim changes the value that others see, without another election. ErrNotLeader if this value does not lead,
+// ErrLost if it has ceased to. With any other error the new value may or may not be in force; the value still leads,
+// and Proclaim can be repeated. Calls follow one another, and once one has returned nil, no earlier one changes
+// anything any more, however late its requests arrive.
+func (e *Election) Proclaim(ctx context.Context, value string) error {
+	if err := e.begin(ctx, "proclaim"); err != nil {
 		return err
-	})
-	if err != nil && errors.Is(t.leaseGone(err), errRequeue) || t.hold.Err() != nil {
-		return t.ended()
+	}
+	err := e.notHeld()
+	if t := e.held(); t != nil {
+		err = t.proclaim(ctx, e.proclaims, e.orIdentity(value))
 	}
 	if err != nil {
-		return err
-	}
-	if !resp.Succeeded {
-		t.removed(resp.Header.Revision)
-		return ErrLost
+		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, err)
 	}
 	return nil
 }
@@ -125,68 +105,14 @@ func (t *ticket) proclaim(ctx context.Context, value string) error {
 // ErrClosed: nobody of a closed Session does. Another error says that the deletion is not confirmed yet; it goes on in
 // the background, and Resign called again before the next Campaign reports how that went. It returns when ctx ends and,
 // with etcd out of reach, by the hold's own deadline at the latest.
-func (e *Election) Resign(ctx context.Context) error {
-	e.mu.Lock()
-	t, again := e.hold, false
-	if t != nil {
-		e.hold = nil
-	} else {
-		t, again = e.leaving, true
-		e.leaving = nil
-	}
-	e.mu.Unlock()
-	if t == nil {
-		return fmt.Errorf("etcdlock: resign %q: %w", e.name, e.notLeading())
-	}
-	return e.release(ctx, t, again)
-}
-
-func (e *Election) release(ctx context.Context, t *ticket, again bool) error {
-	err := t.release(ctx, again)
-	if err == nil {
-		return nil
-	}
-	if t.stays() {
-		e.mu.Lock()
-		if e.hold == nil {
-			e.leaving = t
-		}
-		e.mu.Unlock()
-	}
-	return fmt.Errorf("etcdlock: resign %q: %w", e.name, err)
-}
-
-// resignOnly is Resign for one certain hold.
-func (e *Election) resignOnly(ctx context.Context, t *ticket) error {
-	e.mu.Lock()
-	mine := e.hold == t
-	if mine {
-		e.hold = nil
-	}
-	e.mu.Unlock()
-	if !mine {
-		return nil // fn resigned by itself
-	}
-	return e.release(ctx, t, false)
-}
-
-// leading returns the value's ticket, alive or lost; nil if it has none.
-func (e *Election) leading() *ticket {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.hold
-}
-
-func (e *Election) notLeading() error {
-	if e.s.closing.Err() != nil {
-		return ErrClosed
-	}
-	return ErrNotLeader
-}
+func (e *Election) Resign(ctx context.Context) error { return e.release(ctx, nil) }
 
 // Leader asks etcd who leads, whoever that is; ErrNoLeader if nobody does. It retries while etcd is away, until ctx
 // ends.
 func (e *Election) Leader(ctx context.Context) (Leader, error) {
+	if err := e.begin(ctx, "leader of"); err != nil {
+		return Leader{}, err
+	}
 	kvs, err := e.s.contenders(ctx, e.name)
 	if err == nil && len(kvs) == 0 {
 		err = ErrNoLeader
@@ -199,43 +125,16 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 
 // Context returns a context for the work done while leading; see Mutex.Context. When this value does not lead it is
 // over already, with the cause ErrNotHeld.
-func (e *Election) Context() context.Context {
-	if t := e.leading(); t != nil {
-		return t.hold
-	}
-	if e.s.closing.Err() != nil {
-		return endedContext(ErrClosed)
-	}
-	return endedContext(ErrNotHeld)
-}
+func (e *Election) Context() context.Context { return e.context() }
 
 // Token returns the leader's fencing token, 0 when this value does not lead; see Mutex.Token.
-func (e *Election) Token() int64 {
-	if t := e.leading(); t != nil {
-		return t.rev
-	}
-	return 0
-}
+func (e *Election) Token() int64 { return e.token() }
 
 // Key returns the key of the leader's ticket, empty when this value does not lead.
-func (e *Election) Key() string {
-	if t := e.leading(); t != nil {
-		return t.key
-	}
-	return ""
-}
+func (e *Election) Key() string { return e.key() }
 
 // IsOwner returns a guard for an etcd transaction, true only while this lead's ticket exists; see Mutex.IsOwner.
-func (e *Election) IsOwner() clientv3.Cmp { return e.leading().guard(e.name) }
+func (e *Election) IsOwner() clientv3.Cmp { return e.isOwner() }
 
 // Verify asks etcd, by one linearizable request, whether this value leads; see Mutex.Verify. ErrNotLeader if it does not.
-func (e *Election) Verify(ctx context.Context) error {
-	err := e.notLeading()
-	if t := e.leading(); t != nil {
-		err = t.verify(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("etcdlock: verify %q: %w", e.name, err)
-	}
-	return nil
-}
+func (e *Election) Verify(ctx context.Context) error { return e.verify(ctx) }

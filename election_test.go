@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/etcdlock/etcdlock"
 )
@@ -71,7 +73,7 @@ func TestElectionMisuse(t *testing.T) {
 	require.ErrorIs(t, e.Resign(soon(t)), etcdlock.ErrNotLeader)
 	require.ErrorIs(t, e.Proclaim(soon(t), "x"), etcdlock.ErrNotLeader)
 	require.ErrorIs(t, e.Verify(soon(t)), etcdlock.ErrNotLeader)
-	require.ErrorIs(t, context.Cause(e.Context()), etcdlock.ErrNotHeld)
+	require.ErrorIs(t, context.Cause(e.Context()), etcdlock.ErrNotLeader)
 	require.NoError(t, e.Campaign(soon(t), ""))
 	l, err := other.Leader(soon(t))
 	require.NoError(t, err)
@@ -281,4 +283,70 @@ func TestCloseWaitsForRunningWork(t *testing.T) {
 	require.Empty(t, keysUnder(t, client, "close/"))
 	require.NoError(t, s.Close(), "twice is fine")
 	require.ErrorIs(t, e.Campaign(soon(t), "x"), etcdlock.ErrClosed)
+}
+
+func TestAProclaimThatArrivesLateUndoesNothing(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	e := etcdlock.NewElection(newSession(t, client), "late/proclaim")
+	require.NoError(t, e.Campaign(soon(t), "first"))
+	leads := func(value string) {
+		t.Helper()
+		l, err := e.Leader(soon(t))
+		require.NoError(t, err)
+		require.Equal(t, value, l.Value)
+	}
+	// stranded makes a call whose first Txn is still under way when the call has ended, and returns what delivers it.
+	stranded := func(call func() error) (deliver func() error, err error) {
+		tp.onUnary(func(method string, send func() error) error {
+			if method == "Txn" && deliver == nil {
+				deliver = send
+				return status.Error(codes.Unavailable, "under way")
+			}
+			return send()
+		})
+		defer tp.onUnary(nil)
+		return deliver, call()
+	}
+	deliver, err := stranded(func() error { return e.Proclaim(soon(t), "a") })
+	require.NoError(t, err)
+	require.NoError(t, e.Proclaim(soon(t), "b"))
+	require.NoError(t, deliver())
+	leads("b")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	tp.onUnary(func(method string, send func() error) error {
+		deliver = send
+		cancel()
+		return status.Error(codes.Canceled, "under way")
+	})
+	require.ErrorIs(t, e.Proclaim(ctx, "c"), context.Canceled)
+	tp.onUnary(nil)
+	require.NoError(t, e.Proclaim(soon(t), "d"))
+	require.NoError(t, deliver())
+	leads("d")
+
+	deliver, err = stranded(func() error { return e.Proclaim(soon(t), "e") })
+	require.NoError(t, err)
+	_, err = client.Put(soon(t), e.Key(), "somebody's", clientv3.WithIgnoreLease())
+	require.NoError(t, err)
+	require.NoError(t, e.Proclaim(soon(t), "f"), "whoever wrote in between")
+	require.NoError(t, deliver())
+	leads("f")
+	require.NoError(t, e.Resign(soon(t)))
+}
+
+func TestProclaimsFollowOneAnother(t *testing.T) {
+	client := newClient(t)
+	e := etcdlock.NewElection(newSession(t, client), "proclaims")
+	require.NoError(t, e.Campaign(soon(t), "first"))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() { assert.NoError(t, e.Proclaim(soon(t), "x")) })
+	}
+	wg.Wait()
+	require.NoError(t, e.Proclaim(soon(t), "last"))
+	l, err := e.Leader(soon(t))
+	require.NoError(t, err)
+	require.Equal(t, "last", l.Value)
 }

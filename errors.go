@@ -17,12 +17,17 @@ var (
 	// ErrLocked says that somebody else has the lock. A *LockedError matches it and tells who.
 	ErrLocked = errors.New("etcdlock: locked by another")
 	// ErrLost says that a hold ended before its holder released it: its lease ran out or was revoked, or its
-	// ticket was removed. What was done under the hold was not protected to its end.
+	// ticket was removed. What was done under the hold was not protected to its end. A removal that nobody noticed
+	// before the release shows when etcd answers that the ticket was not there; where an answer was lost or late,
+	// that cannot be told from a repeated request, and the release counts.
 	ErrLost = errors.New("etcdlock: hold lost")
 	// ErrClosed says that the Session is closed, or was closed during the call.
 	ErrClosed = errors.New("etcdlock: session closed")
 	// ErrNotHeld says that the Mutex is not held: never locked, or unlocked already.
 	ErrNotHeld = errors.New("etcdlock: not held")
+	// ErrUnconfirmed says that a hold was released, and that etcd has not confirmed that its ticket is gone. The
+	// deletion goes on in the background, at worst until the lease ends; others may have to wait that long.
+	ErrUnconfirmed = errors.New("etcdlock: released, but not yet confirmed by etcd")
 	// ErrNotLeader says that the Election value does not lead: never elected, or resigned already.
 	ErrNotLeader = errors.New("etcdlock: not the leader")
 	// ErrNoLeader says that nobody leads at the moment.
@@ -46,17 +51,27 @@ type LockedError struct {
 	Token int64
 	// Key is the holder's ticket in etcd, empty where it is not known.
 	Key string
+
+	why string // instead of "locked by", where that would name the caller
 }
 
 // Error names the lock and its holder.
 func (e *LockedError) Error() string {
+	by := e.why
 	switch {
+	case by != "":
 	case e.Holder != "":
-		return fmt.Sprintf("etcdlock: %q is locked by %q (ticket %q, token %d)", e.Name, e.Holder, e.Key, e.Token)
-	case e.Key != "":
-		return fmt.Sprintf("etcdlock: %q is locked by the ticket %q (token %d)", e.Name, e.Key, e.Token)
+		by = fmt.Sprintf("locked by %q", e.Holder)
+	default:
+		by = "locked by another"
 	}
-	return fmt.Sprintf("etcdlock: %q is locked by another", e.Name)
+	switch {
+	case e.Key != "" && e.Token != 0:
+		by += fmt.Sprintf(" (ticket %q, token %d)", e.Key, e.Token)
+	case e.Key != "":
+		by += fmt.Sprintf(" (ticket %q)", e.Key)
+	}
+	return fmt.Sprintf("etcdlock: %q: %s", e.Name, by)
 }
 
 // Is makes errors.Is(err, ErrLocked) true.

@@ -26,6 +26,7 @@ type fault struct {
 	lost  bool          // it never arrives; the caller waits for its own context
 	err   error         // it is refused at once
 	after time.Duration // it takes effect at once and is answered that much later
+	again time.Duration // it takes effect once more that much later, and that answer counts
 	term  uint64        // the raft term in the answer, 1 if 0
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
 }
@@ -156,6 +157,14 @@ func (e *etcd) serve(ctx context.Context, call string, effect func(f fault) erro
 		return ctx.Err()
 	}
 	err := effect(f)
+	if f.again > 0 {
+		e.mu.Unlock()
+		if !sleep(ctx, f.again) {
+			return ctx.Err()
+		}
+		e.mu.Lock()
+		err = effect(f)
+	}
 	e.mu.Unlock()
 	if f.after > 0 && !sleep(ctx, f.after) {
 		return ctx.Err()

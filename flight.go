@@ -61,38 +61,58 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	}
 	ops := make([]clientv3.Op, len(batch))
 	for i, t := range batch {
-		t.sent++
+		t.deletions.out++
 		ops[i] = t.deletion()
 	}
 	s.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(ctx, limit)
+	start := now()
 	found, at, err := s.delete(ctx, ops)
+	late := s.late(now().sub(start))
 	cancel()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln.last = unanswered(err)
-	if err != nil {
-		for _, t := range batch {
-			if !transient(err) {
-				t.refused = err // tried again all the same: permissions come back
-				t.tellLocked()
-			}
-		}
-		return true, err
-	}
 	for i, t := range batch {
-		t.goneLocked(at, found[i])
-		if !found[i] && t.sent == 1 {
-			s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
+		d := &t.deletions
+		d.out--
+		switch {
+		case err == nil:
+			if found[i] {
+				d.found = true
+			} else if late {
+				d.unknown = true
+			}
+			t.goneLocked(at)
+			if d.out == 0 && !d.found && !d.unknown {
+				s.pokeKeep() // somebody removed it: also the one that took the hold over in memory?
+			}
+		case transient(err):
+			d.unknown = true
+		default:
+			d.refused = err // tried again all the same: permissions come back
 		}
+		t.tellLocked()
+	}
+	if err != nil {
+		return true, err
 	}
 	if ln.buryDoomedLocked(); len(ln.doomed) == 0 {
 		ln.flights--
 		return false, nil
 	}
 	return true, nil
+}
+
+// deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
+// alone tells little: the ticket is gone, but who removed it shows only when all have been answered.
+type deletions struct {
+	out     int   // under way
+	found   bool  // one of them found the ticket
+	unknown bool  // one may have found it: it was not answered, or so late that the etcd client may have repeated it
+	refused error // what etcd said that no retry will mend
 }
 
 // deletion removes this ticket, and no later one of the same name however late it arrives. A ticket whose put has not
@@ -106,7 +126,7 @@ func (t *ticket) deletion() clientv3.Op {
 }
 
 // refusedLocked reports whether no retry will mend the ticket's deletion.
-func (t *ticket) refusedLocked() bool { return t.refused != nil }
+func (t *ticket) refusedLocked() bool { return t.deletions.refused != nil }
 
 // delete sends deletions in one request and tells which of them found their key, and the revision.
 func (s *Session) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {

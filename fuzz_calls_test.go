@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,14 +123,8 @@ func (a *arena) call(b byte) {
 		err = e.Run(rctx, "r", func(context.Context) error { return nil })
 		cancel()
 	}
-	assert.True(a.t, documented(err) || a.unconfirmed(err), "call %#x: %v", b, err)
+	assert.True(a.t, documented(err), "call %#x: %v", b, err)
 	a.invariants()
-}
-
-// unconfirmed allows the one error without a kind of its own: of a release that etcd had not confirmed when the lease
-// ended, which takes somebody who ended it.
-func (a *arena) unconfirmed(err error) bool {
-	return a.tampered.Load() && strings.Contains(err.Error(), "released, but etcd had not confirmed it")
 }
 
 // inside runs under Do: nobody else holds.
@@ -195,14 +188,14 @@ func (a *arena) invariants() {
 func (a *arena) end() {
 	for _, m := range a.mutexes {
 		err := m.Unlock(soon(a.t))
-		assert.True(a.t, documented(err) || a.unconfirmed(err), "%v", err)
+		assert.True(a.t, documented(err), "%v", err)
 		require.Zero(a.t, m.Token())
 		require.Error(a.t, m.Context().Err())
 		require.Empty(a.t, m.Key())
 	}
 	for _, e := range a.leaders {
 		err := e.Resign(soon(a.t))
-		assert.True(a.t, documented(err) || a.unconfirmed(err), "%v", err)
+		assert.True(a.t, documented(err), "%v", err)
 		require.Zero(a.t, e.Token())
 	}
 	nothingUnder(a.t, a.client, a.name+"/")

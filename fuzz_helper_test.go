@@ -57,7 +57,7 @@ func nothingUnder(t *testing.T, client *clientv3.Client, prefixes ...string) {
 func documented(err error) bool {
 	for _, kind := range []error{
 		etcdlock.ErrLocked, etcdlock.ErrLost, etcdlock.ErrClosed, etcdlock.ErrNotHeld, etcdlock.ErrNotLeader,
-		etcdlock.ErrNoLeader, etcdlock.ErrCampaigning, etcdlock.ErrInvalidName, context.Canceled, context.DeadlineExceeded,
+		etcdlock.ErrNoLeader, etcdlock.ErrCampaigning, etcdlock.ErrUnconfirmed, etcdlock.ErrInvalidName, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, kind) {
 			return true

@@ -51,7 +51,7 @@ func (c *holdContext) Value(key any) any { c.ask(); return c.Context.Value(key) 
 // lost reports whether the hold ended otherwise than by its release, without asking the clock.
 func (c *holdContext) lost() bool {
 	cause := context.Cause(c.Context)
-	return cause != nil && !errors.Is(cause, ErrNotHeld)
+	return cause != nil && !errors.Is(cause, ErrNotHeld) && !errors.Is(cause, ErrNotLeader)
 }
 
 // endedContext is the context of a value that holds nothing.

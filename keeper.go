@@ -167,7 +167,7 @@ func (s *Session) bury(l *lease) {
 	s.mu.Lock()
 	keys := l.keysLocked()
 	for _, t := range l.tickets {
-		t.goneLocked(0, false)
+		t.goneLocked(0)
 	}
 	s.spawnLocked(func() {
 		ctx, cancel := context.WithTimeout(s.back, l.ttl)

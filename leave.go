@@ -2,8 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -56,7 +54,7 @@ func (t *ticket) leaveNow(ctx context.Context) {
 func (t *ticket) doomLocked() bool {
 	if t.lease.ctx.Err() != nil {
 		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
-		t.goneLocked(0, false)
+		t.goneLocked(0)
 		return false
 	}
 	t.ruled = t.state == idle || t.state == held && !t.hold.lost()
@@ -78,7 +76,7 @@ func (t *ticket) giveUp(err error) {
 	refused := t.state == sending && !transient(err)
 	if refused {
 		t.unsureLocked()
-		t.goneLocked(0, false)
+		t.goneLocked(0)
 	}
 	s.mu.Unlock()
 	if !refused {
@@ -91,7 +89,7 @@ func (t *ticket) forget() {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.goneLocked(0, false)
+	t.goneLocked(0)
 }
 
 // removed says that somebody else removed the ticket, as of revision at.
@@ -103,7 +101,7 @@ func (t *ticket) removed(at int64) {
 		return
 	}
 	hold := t.hold
-	t.goneLocked(at, false)
+	t.goneLocked(at)
 	t.nudgeLocked()
 	s.mu.Unlock()
 	if hold != nil {
@@ -113,12 +111,12 @@ func (t *ticket) removed(at int64) {
 }
 
 // goneLocked forgets the ticket. For a hold on a lease that is over, the lease's context has ended it already.
-func (t *ticket) goneLocked(at int64, deleted bool) {
+func (t *ticket) goneLocked(at int64) {
 	if t.state == gone {
 		return
 	}
-	t.goneAt, t.deleted, t.next = at, deleted, nil // whoever keeps this one does not keep all that came after
-	t.line.goneAt = max(t.line.goneAt, at)
+	t.goneAt, t.next = at, nil                    // whoever keeps this one does not keep all that came after
+	t.line.goneAt = max(t.line.goneAt, at, t.rev) // at is 0 where it is not known: after its creation, in any case
 	t.becomeLocked(gone)
 	delete(t.lease.tickets, t.key)
 	if t.line.of == t.lease {
@@ -137,48 +135,4 @@ func (ln *line) settleLocked() {
 	default:
 		delete(ln.s.lines, ln.name)
 	}
-}
-
-// awaitGone waits until the ticket's deletion is confirmed. It ends early when ctx does, when the lease is over (then
-// etcd removes the ticket by itself), or when etcd refuses for good; the clean-up goes on in any case.
-//
-// ErrLost says that the first deletion sent did not find the ticket: somebody else had removed it. When the answer to
-// an earlier one was lost, that one may have been it.
-func (t *ticket) awaitGone(ctx context.Context) error {
-	s := t.line.s
-	for {
-		s.mu.Lock()
-		confirmed, deleted, sent, refused, last := t.state == gone && t.goneAt > 0, t.deleted, t.sent, t.refused, t.line.last
-		over := t.state == gone
-		changed := t.changedLocked()
-		s.mu.Unlock()
-		switch {
-		case confirmed && (deleted || sent > 1):
-			return nil
-		case confirmed:
-			return ErrLost
-		case over || t.lease.ctx.Err() != nil:
-			return t.leftBehind(last)
-		case refused != nil:
-			return refused
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return overErr(ctx, last)
-		case <-t.lease.ctx.Done():
-		}
-	}
-}
-
-// leftBehind is the error of a release that etcd had not confirmed when the lease ended.
-func (t *ticket) leftBehind(last error) error {
-	if cause := context.Cause(t.lease.ctx); errors.Is(cause, ErrClosed) {
-		return ErrClosed
-	}
-	err := errors.New("released, but etcd had not confirmed it when the lease ended")
-	if last != nil {
-		err = fmt.Errorf("%w: %w", err, last)
-	}
-	return err
 }

@@ -28,7 +28,7 @@ type vigil struct {
 // keepVigilLocked begins the vigil of a name that is to linger.
 func (ln *line) keepVigilLocked() {
 	s := ln.s
-	if s.opts.linger == 0 || ln.vigil != nil || ln.holder == nil || !ln.holder.relay {
+	if s.opts.linger == 0 || ln.vigil != nil || ln.holder == nil || !ln.holder.kind.relay {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.back)
@@ -200,7 +200,7 @@ func (ln *line) giveUp() {
 // handed over instead.
 func (t *ticket) linger() bool {
 	s, ln := t.line.s, t.line
-	if s.opts.linger == 0 || !t.relay {
+	if s.opts.linger == 0 || !t.kind.relay {
 		return false
 	}
 	s.mu.Lock()
@@ -229,7 +229,7 @@ func (ln *line) resumeLocked(l *lease, k kind) *ticket {
 	}
 	// A new value for a new hold: whoever still has the old one must not end this one with it.
 	t := &ticket{
-		line: ln, lease: l, n: old.n, key: old.key, value: old.value, relay: old.relay,
+		line: ln, lease: l, n: old.n, key: old.key, value: old.value, kind: old.kind,
 		state: held, rev: old.rev, guarded: old.guarded, hold: newHold(l),
 	}
 	l.tickets[t.key], ln.holder, old.state = t, t, gone

@@ -12,19 +12,22 @@ import (
 // where the work under it is fenced or may overlap after a loss.
 //
 // Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics for
-// ErrClosed and ErrInvalidName alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
+// ErrClosed, and for a Mutex without a name or a Session, alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
 // not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
 func (m *Mutex) Locker() sync.Locker { return locker{m} }
 
 type locker struct{ m *Mutex }
 
 func (l locker) Lock() {
+	if err := l.m.begin(context.Background(), l.m.kind.take); err != nil {
+		panic(err)
+	}
 	for n := 0; ; n++ {
 		err := l.m.Lock(context.Background())
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
+		case errors.Is(err, ErrClosed):
 			panic(err)
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -17,19 +16,16 @@ import (
 // else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a late Unlock
 // can never free a later hold.
 type Mutex struct {
-	s    *Session
-	name string
+	handle
 
-	mu      sync.Mutex    // guards what follows; never held across a request; taken before the Session's
-	hold    *ticket       // what the value holds, alive or lost, until Unlock
-	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that
-	leaving *ticket       // what an Unlock that failed has left to the background
-	seen    peer          // the holder that a TryLock found
+	seen peer // the holder that a TryLock found; guarded by mu
 }
 
 // NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
 // "a". An empty name is ErrInvalidName at the first Lock or TryLock. It asks nothing of etcd.
-func NewMutex(s *Session, name string) *Mutex { return &Mutex{s: s, name: name} }
+func NewMutex(s *Session, name string) *Mutex {
+	return &Mutex{handle: handle{s: s, name: name, kind: mutexKind}}
+}
 
 // Name returns the name as it was given.
 func (m *Mutex) Name() string { return m.name }
@@ -51,18 +47,20 @@ func (m *Mutex) Lock(ctx context.Context) error {
 }
 
 func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
+	if err := m.begin(ctx, m.kind.take); err != nil {
+		return nil, err
+	}
 	for {
 		if err := m.awaitFree(ctx); err != nil {
 			return nil, err
 		}
-		t, err := m.s.acquire(ctx, mutexKind, m.name, m.s.opts.identity)
+		t, err := m.s.acquire(ctx, m.kind, m.name, m.s.opts.identity)
 		if err != nil {
-			return nil, err
+			return nil, m.mine(err)
 		}
 		if m.adopt(t) {
 			return t, nil
 		}
-		m.reject(t)
 	}
 }
 
@@ -71,13 +69,16 @@ func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
 // one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
 // means that the lock is not held and that nothing stays behind, as for Lock.
 func (m *Mutex) TryLock(ctx context.Context) error {
-	m.mu.Lock()
-	occupied, seen := m.hold, m.seen
-	m.mu.Unlock()
-	if occupied != nil && m.s.closing.Err() == nil {
-		return &LockedError{Name: m.name, Holder: m.s.opts.identity, Token: occupied.rev, Key: occupied.key}
+	if err := m.begin(ctx, m.kind.take); err != nil {
+		return err
 	}
-	t, err := m.s.tryAcquire(ctx, mutexKind, m.name, m.s.opts.identity, seen)
+	if t := m.held(); t != nil && m.s.closing.Err() == nil {
+		return m.occupied(t)
+	}
+	m.mu.Lock()
+	seen := m.seen
+	m.mu.Unlock()
+	t, err := m.s.tryAcquire(ctx, m.kind, m.name, m.s.opts.identity, seen)
 	if err != nil {
 		if by := (*LockedError)(nil); errors.As(err, &by) {
 			m.mu.Lock()
@@ -87,55 +88,61 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 		return err
 	}
 	if !m.adopt(t) {
-		m.reject(t)
-		return &LockedError{Name: m.name, Holder: m.s.opts.identity}
+		if old := m.held(); old != nil {
+			return m.occupied(old)
+		}
+		return &LockedError{Name: m.name, Holder: m.s.opts.identity} // released in this very moment
 	}
 	return nil
 }
 
+// occupied is the error of a call that cannot go on because this very value has a hold.
+func (m *Mutex) occupied(t *ticket) error {
+	why := "held by this Mutex value itself"
+	if t.hold.Err() != nil {
+		why = "the last hold of this Mutex value was lost and awaits its Unlock"
+	}
+	return &LockedError{Name: m.name, Holder: t.value, Token: t.rev, Key: t.key, why: why}
+}
+
+// mine says so where the holder that a call ran out of patience for is this very value.
+func (m *Mutex) mine(err error) error {
+	by := (*LockedError)(nil)
+	if t := m.held(); t != nil && errors.As(err, &by) && by.Key == t.key && by.Token == t.rev {
+		by.why = "held by this Mutex value itself"
+	}
+	return err
+}
+
 // awaitFree waits while a lost hold occupies the value. A live one is waited for in the queue.
 func (m *Mutex) awaitFree(ctx context.Context) error {
-	for {
-		m.mu.Lock()
-		if m.hold == nil || m.hold.hold.Err() == nil {
-			m.mu.Unlock()
+	for warned := false; ; warned = true {
+		t := m.held()
+		if t == nil || t.hold.Err() == nil {
 			return nil
+		}
+		m.mu.Lock()
+		if m.hold != t {
+			m.mu.Unlock()
+			continue
 		}
 		if m.freed == nil {
 			m.freed = make(chan struct{})
 		}
 		freed := m.freed
 		m.mu.Unlock()
+		if !warned {
+			m.s.opts.log.Warn("etcdlock: Lock waits, because the last hold of this Mutex value was lost and awaits its Unlock",
+				"name", m.name, "token", t.rev)
+		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w: %w: the hold before was lost and awaits its Unlock",
-				m.name, ctx.Err(), &LockedError{Name: m.name, Holder: m.s.opts.identity})
+			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
 		case <-m.s.closing.Done():
 			return fmt.Errorf("etcdlock: lock %q: %w", m.name, ErrClosed)
 		}
 	}
-}
-
-// adopt makes t the value's hold, unless a lost one occupies it.
-func (m *Mutex) adopt(t *ticket) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.hold != nil {
-		return false
-	}
-	m.hold, m.leaving = t, nil
-	return true
-}
-
-// reject gives t back because the value still has a hold. That t was granted proves that hold lost: nobody has unlocked
-// it, and others go first.
-func (m *Mutex) reject(t *ticket) {
-	if old := m.held(); old != nil {
-		old.removed(0)
-	}
-	t.hold.cancel(ErrNotHeld)
-	t.leave()
 }
 
 // Unlock releases the lock. It returns nil when etcd has confirmed that the ticket is gone. From the moment it is
@@ -147,74 +154,7 @@ func (m *Mutex) reject(t *ticket) {
 //     the lease ends. Called again before the next Lock, Unlock reports how that went.
 //
 // It returns when ctx ends and, with etcd out of reach, by the hold's own deadline at the latest.
-func (m *Mutex) Unlock(ctx context.Context) error {
-	m.mu.Lock()
-	t, again := m.hold, false
-	if t != nil {
-		m.clearLocked()
-	} else {
-		t, again = m.leaving, true
-		m.leaving = nil
-	}
-	m.mu.Unlock()
-	if t == nil {
-		return fmt.Errorf("etcdlock: unlock %q: %w", m.name, m.notHeld())
-	}
-	return m.release(ctx, t, again)
-}
-
-// clearLocked makes the value free for the next hold, before the ticket is released: that hold may begin at once.
-func (m *Mutex) clearLocked() {
-	m.hold = nil
-	if m.freed != nil {
-		close(m.freed)
-		m.freed = nil
-	}
-}
-
-// unlockOnly is Unlock for one certain hold: it never touches a later one.
-func (m *Mutex) unlockOnly(ctx context.Context, t *ticket) error {
-	m.mu.Lock()
-	mine := m.hold == t
-	if mine {
-		m.clearLocked()
-	}
-	m.mu.Unlock()
-	if !mine {
-		return fmt.Errorf("etcdlock: unlock %q: %w", m.name, m.notHeld())
-	}
-	return m.release(ctx, t, false)
-}
-
-// release gives the ticket back; again says that an earlier Unlock had begun with that.
-func (m *Mutex) release(ctx context.Context, t *ticket, again bool) error {
-	err := t.release(ctx, again)
-	if err == nil {
-		return nil
-	}
-	if t.stays() {
-		m.mu.Lock()
-		if m.hold == nil {
-			m.leaving = t
-		}
-		m.mu.Unlock()
-	}
-	return fmt.Errorf("etcdlock: unlock %q: %w", m.name, err)
-}
-
-func (m *Mutex) notHeld() error {
-	if m.s.closing.Err() != nil {
-		return ErrClosed
-	}
-	return ErrNotHeld
-}
-
-// held returns the value's ticket, nil if it holds none.
-func (m *Mutex) held() *ticket {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.hold
-}
+func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
 
 // Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the
 // moment the hold can no longer be relied on: by this process's own clock, before etcd can have given the lock to
@@ -223,48 +163,24 @@ func (m *Mutex) held() *ticket {
 //
 // Err consults the clock, so that a process that was stopped gets the truth from its first question after waking. A
 // context derived from this one learns of the end by a timer, which may run later: ask this one before you write.
-func (m *Mutex) Context() context.Context {
-	if t := m.held(); t != nil {
-		return t.hold
-	}
-	return endedContext(m.notHeld())
-}
+func (m *Mutex) Context() context.Context { return m.context() }
 
 // Token returns the hold's fencing token: the create revision of its ticket, greater than that of every earlier hold of
 // this name in the history of the cluster. A store that refuses a token smaller than the greatest it has seen is safe
 // from a holder that was stopped and woke too late. 0 when not held.
-func (m *Mutex) Token() int64 {
-	if t := m.held(); t != nil {
-		return t.rev
-	}
-	return 0
-}
+func (m *Mutex) Token() int64 { return m.token() }
 
 // Key returns the key of the hold's ticket in etcd, empty when not held.
-func (m *Mutex) Key() string {
-	if t := m.held(); t != nil {
-		return t.key
-	}
-	return ""
-}
+func (m *Mutex) Key() string { return m.key() }
 
 // IsOwner returns a guard for an etcd transaction: If(m.IsOwner()) lets it commit only while this hold's ticket exists.
 // Once the hold is released, and from the moment another can begin, it is never true again. When not held, or lost, it
 // is a comparison that is never true.
 //
 // A hold that gave out its guard is handed over through etcd, not in memory.
-func (m *Mutex) IsOwner() clientv3.Cmp { return m.held().guard(m.name) }
+func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
 
 // Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during
 // the call. ErrLost ends the hold; ErrNotHeld if there is none; another error says that etcd could not be asked, and
 // changes nothing.
-func (m *Mutex) Verify(ctx context.Context) error {
-	t := m.held()
-	if t == nil {
-		return fmt.Errorf("etcdlock: verify %q: %w", m.name, m.notHeld())
-	}
-	if err := t.verify(ctx); err != nil {
-		return fmt.Errorf("etcdlock: verify %q: %w", m.name, err)
-	}
-	return nil
-}
+func (m *Mutex) Verify(ctx context.Context) error { return m.verify(ctx) }

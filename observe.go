@@ -19,8 +19,8 @@ const backlog = 64
 func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 	return func(yield func(Leader, error) bool) {
 		fail := func(err error) { yield(Leader{}, fmt.Errorf("etcdlock: observe %q: %w", e.name, err)) }
-		if e.name == "" {
-			fail(ErrInvalidName)
+		if err := e.begin(ctx, "observe"); err != nil {
+			yield(Leader{}, err)
 			return
 		}
 		octx, cancel := context.WithCancelCause(ctx)

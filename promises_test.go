@@ -2,6 +2,7 @@ package etcdlock_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -215,20 +216,26 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-queued, context.Canceled)
 	require.Less(t, time.Since(start), time.Second)
-	for _, c := range []struct {
+	until := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	type call struct {
 		name string
 		call func(context.Context) error
-	}{
-		{"Lock", etcdlock.NewMutex(s, "free").Lock},
-		{"TryLock", etcdlock.NewMutex(s, "free").TryLock},
-		{"Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
-		{"Verify", held.Verify},
-		{"Unlock", held.Unlock},
-		{"Proclaim", func(ctx context.Context) error { return leads.Proclaim(ctx, "y") }},
-		{"Resign", leads.Resign},
-		{"Holder", func(ctx context.Context) error { _, err := held.Holder(ctx); return err }},
-		{"Leader", func(ctx context.Context) error { _, err := leads.Leader(ctx); return err }},
-		{"Observe", func(ctx context.Context) error {
+	}
+	calls := []call{
+		{"Mutex.Lock", etcdlock.NewMutex(s, "free").Lock},
+		{"Mutex.TryLock", etcdlock.NewMutex(s, "free").TryLock},
+		{"Mutex.Do", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Do(ctx, until) }},
+		{"Election.Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
+		{"Election.Run", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Run(ctx, "x", until) }},
+		{"Mutex.Verify", held.Verify},
+		{"Election.Verify", leads.Verify},
+		{"Mutex.Unlock", held.Unlock},
+		{"Election.Proclaim", func(ctx context.Context) error { return leads.Proclaim(ctx, "y") }},
+		{"Election.Resign", leads.Resign},
+		{"Mutex.Holder", func(ctx context.Context) error { _, err := held.Holder(ctx); return err }},
+		{"Mutex.Waiters", func(ctx context.Context) error { _, err := held.Waiters(ctx); return err }},
+		{"Election.Leader", func(ctx context.Context) error { _, err := leads.Leader(ctx); return err }},
+		{"Election.Observe", func(ctx context.Context) error {
 			for _, err := range leads.Observe(ctx) {
 				if err != nil {
 					return err
@@ -237,7 +244,13 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 			return nil
 		}},
 		{"NewSession", func(ctx context.Context) error { _, err := etcdlock.NewSession(ctx, client); return err }},
-	} {
+	}
+	for _, v := range []any{held, leads, s} {
+		for _, method := range methodsWithContext(v) {
+			require.True(t, slices.ContainsFunc(calls, func(c call) bool { return c.name == method }), "%s is missing here", method)
+		}
+	}
+	for _, c := range calls {
 		start := time.Now()
 		err := c.call(within(t, 100*time.Millisecond))
 		require.ErrorIs(t, err, context.DeadlineExceeded, c.name)

@@ -3,6 +3,8 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -12,10 +14,12 @@ import (
 // release ends the hold and waits for the confirmed deletion; again only waits. The hold is over for its holder before
 // the ticket is touched.
 func (t *ticket) release(ctx context.Context, again bool) error {
+	patience := time.NewTimer(t.lease.left()) // as of the call: renewals may go on while writes do not
+	defer patience.Stop()
 	if !again {
 		lost := t.hold.Err() != nil
 		cause := context.Cause(t.hold.Context) // the inner one: the clock has been asked
-		t.hold.cancel(ErrNotHeld)
+		t.hold.cancel(t.kind.notHeld)
 		if !lost && t.linger() {
 			return nil
 		}
@@ -30,16 +34,52 @@ func (t *ticket) release(ctx context.Context, again bool) error {
 			return ErrLost
 		}
 	}
-	if err := ctx.Err(); err != nil && !again {
-		return err // the deletion is on its way
-	}
-	return t.awaitGone(ctx)
+	return t.awaitGone(ctx, patience.C)
 }
 
-// stays reports whether the ticket's deletion is still to be confirmed.
-func (t *ticket) stays() bool {
-	now, _, _, _ := t.fate()
-	return now == left
+// awaitGone waits until the ticket's deletion is confirmed. It ends early when ctx does, when patience runs out, when the
+// lease is over (then etcd removes the ticket by itself), or when etcd refuses for good; the clean-up goes on in any case.
+//
+// ErrLost says that etcd answered every deletion sent, and none of them found the ticket: somebody else had removed it.
+// One that was not answered, or so late that the etcd client may have sent it twice, may have been the one that did.
+func (t *ticket) awaitGone(ctx context.Context, patience <-chan time.Time) error {
+	s := t.line.s
+	for {
+		s.mu.Lock()
+		d, last := t.deletions, t.line.last
+		over, confirmed := t.state == gone, t.state == gone && t.goneAt > 0
+		changed := t.changedLocked()
+		s.mu.Unlock()
+		switch {
+		case confirmed && (d.found || d.unknown):
+			return nil
+		case confirmed && d.out == 0:
+			return ErrLost
+		case !confirmed && (over || t.lease.ctx.Err() != nil):
+			if errors.Is(context.Cause(t.lease.ctx), ErrClosed) {
+				return ErrClosed
+			}
+			return unconfirmed(errors.New("the lease ended first"), last)
+		case d.refused != nil:
+			return unconfirmed(d.refused, nil)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return unconfirmed(ctx.Err(), last)
+		case <-patience:
+			return unconfirmed(errors.New("the hold would have ended by now"), last)
+		case <-t.lease.ctx.Done():
+		}
+	}
+}
+
+// unconfirmed is the error of a release that goes on in the background.
+func unconfirmed(why, last error) error {
+	if last == nil {
+		return fmt.Errorf("%w: %w", ErrUnconfirmed, why)
+	}
+	return fmt.Errorf("%w: %w; last from etcd: %w", ErrUnconfirmed, why, last)
 }
 
 // guard returns a comparison that is true while the ticket exists, or never for one that is not held. Giving it out

@@ -59,6 +59,9 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	if client == nil {
 		return nil, errors.New("etcdlock: NewSession needs an etcd client, got nil")
 	}
+	if ctx == nil {
+		return nil, errors.New("etcdlock: new session: nil context: pass one that bounds how long to wait for the first lease")
+	}
 	o, err := newOptions(opts)
 	if err != nil {
 		return nil, err
@@ -216,6 +219,13 @@ func (s *Session) spawnLocked(f func()) bool {
 	}
 	s.wg.Go(f)
 	return true
+}
+
+// current returns the newest lease, which may be over.
+func (s *Session) current() *lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lease
 }
 
 // live returns a lease that can be relied on now, waiting for the next one if the last was lost.

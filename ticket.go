@@ -36,26 +36,25 @@ type ticket struct {
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
 	value string
-	relay bool // may be handed over in memory: a Mutex's ticket, not an Election's
+	kind  kind
 
 	// Guarded by the Session's mu.
-	state    state
-	rev      int64         // create revision: the fencing token; 0 while sending
-	ahead    peer          // while waiting: the ticket of another Session that it waits for
-	next     *ticket       // the ticket of this Session that waits for this one in memory
-	guarded  bool          // its guard was given out: no hand-over before its deletion is confirmed
-	ruled    bool          // it held, and was released, not lost
-	handed   bool          // its hold was handed over in memory
-	sent     int           // deletions sent
-	deleted  bool          // a deletion found it in etcd
-	refused  error         // what its deletion failed with, if no retry will mend that
-	goneAt   int64         // the revision as of which it is known to be gone
-	changed  chan struct{} // closed at the next change of state, made when somebody waits for that
-	stir     chan struct{} // asks the waiting caller to look again
-	hold     *holdContext  // once held
-	checking *time.Timer   // a check that is due, see grantThenCheck
+	state     state
+	rev       int64         // create revision: the fencing token; 0 while sending
+	ahead     peer          // while waiting: the ticket of another Session that it waits for
+	next      *ticket       // the ticket of this Session that waits for this one in memory
+	guarded   bool          // its guard was given out: no hand-over before its deletion is confirmed
+	ruled     bool          // it held, and was released, not lost
+	handed    bool          // its hold was handed over in memory
+	deletions deletions     // what is known of those sent
+	goneAt    int64         // the revision as of which it is known to be gone
+	changed   chan struct{} // closed at the next change of state, made when somebody waits for that
+	stir      chan struct{} // asks the waiting caller to look again
+	hold      *holdContext  // once held
+	checking  *time.Timer   // a check that is due, see grantThenCheck
 
 	blocker *LockedError // who was seen to hold, for the error of a caller that gives up; the caller's own
+	mod     int64        // the revision of its value, as far as is known; of whoever has the turn to proclaim
 }
 
 // line holds a Session's tickets of one name, from the first to the last of them.
@@ -95,7 +94,7 @@ func (s *Session) newTicket(l *lease, k kind, name, value string) (t *ticket, re
 	}
 	ln.refs++
 	n := ln.numberLocked(l)
-	t = &ticket{line: ln, lease: l, n: n, after: ln.goneAt, key: ln.key(l, n), value: value, relay: k.relay}
+	t = &ticket{line: ln, lease: l, n: n, after: ln.goneAt, key: ln.key(l, n), value: value, kind: k}
 	l.tickets[t.key] = t
 	return t, false
 }
@@ -183,7 +182,7 @@ func (t *ticket) placed(rev int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.state == sending {
-		t.state, t.rev, s.probe = waiting, rev, t.key
+		t.state, t.rev, t.mod, s.probe = waiting, rev, rev, t.key
 	}
 }
 
@@ -238,7 +237,7 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if pred.state != left || !pred.ruled || pred.guarded || !pred.relay || !t.relay || pred.handed {
+	if pred.state != left || !pred.ruled || pred.guarded || !pred.kind.relay || !t.kind.relay || pred.handed {
 		return false, nil
 	}
 	pred.handed = true

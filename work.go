@@ -13,19 +13,31 @@ import (
 // begin. fn's context carries ctx's values and ends with ctx or with the hold, whichever is first; fn should return
 // soon after. If the lock cannot be had, fn is not called and Do returns Lock's error.
 //
-// The error joins fn's with ErrLost if the hold had ended before fn returned, or with the error of a release that
-// could not be confirmed. A panic or runtime.Goexit in fn releases the lock and goes on.
+// The error joins fn's with ErrLost if the hold had ended before fn returned, or with ErrUnconfirmed if etcd has not
+// confirmed the release. Once ctx is over and fn has returned, Do waits a second for that at most; the release goes on
+// in the background. Look for ErrLost before you filter out context.Canceled: an fn whose hold was lost returns that,
+// too. A panic or runtime.Goexit in fn releases the lock and goes on.
 func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	if err := m.needs(ctx, "do", fn); err != nil {
+		return err
+	}
 	t, err := m.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		rctx, cancel := releaseContext(ctx, t)
-		defer cancel()
-		err = errors.Join(err, m.unlockOnly(rctx, t))
-	}()
+	defer func() { err = errors.Join(err, m.releaseAfter(ctx, t)) }()
 	return t.work(ctx, fn)
+}
+
+// needs checks what Do and Run are given.
+func (h *handle) needs(ctx context.Context, verb string, fn func(context.Context) error) error {
+	if err := h.begin(ctx, verb); err != nil {
+		return err
+	}
+	if fn == nil {
+		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, h.name)
+	}
+	return nil
 }
 
 // work runs fn under the hold. The Session's Close waits for it.
@@ -39,21 +51,36 @@ func (t *ticket) work(ctx context.Context, fn func(ctx context.Context) error) e
 	return fn(work)
 }
 
-// releaseContext is for a release that must happen although ctx may be over. The hold's deadline bounds it anyway.
-func releaseContext(ctx context.Context, t *ticket) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), max(t.lease.left(), time.Second))
+// afterwards is how long Do and Run wait for the release once the caller's context is over.
+const afterwards = time.Second
+
+// releaseAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
+func (h *handle) releaseAfter(ctx context.Context, t *ticket) error {
+	rctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		sleep(rctx, afterwards)
+		cancel()
+	})()
+	return h.release(rctx, t)
 }
 
 // Run campaigns with value, runs fn while this value leads, and steps down when fn returns: for a service that lives
 // for months. fn's context carries ctx's values and ends with ctx or with the lead; fn should return soon after.
 //
-//   - fn returns while leading: Run resigns and returns fn's error.
-//   - the lead is lost: fn's context ends, Run waits for fn to return, and campaigns again.
-//   - ctx ends: fn's context ends, Run waits for fn, resigns and returns ctx.Err().
-//   - the Session closes: ErrClosed. Other errors of Campaign are returned as they are.
+//   - fn returns while leading: Run resigns and returns fn's error, joined with ErrUnconfirmed if etcd has not confirmed
+//     that. Resign from outside ends fn's context, and Run returns fn's error as well.
+//   - the lead is lost: fn's context ends, Run waits for fn to return, logs fn's error, and campaigns again.
+//   - ctx ends: fn's context ends, Run waits for fn, resigns, and returns fn's error joined with ctx.Err(), and with
+//     ErrLost if the lead was lost as well. Look for ErrLost before you filter out context.Canceled.
+//   - the Session closes: ErrClosed, joined with fn's error. Other errors of Campaign are returned as they are.
 //
-// The ticket is deleted only after fn has returned. A panic or runtime.Goexit in fn resigns and goes on.
+// The ticket is deleted only after fn has returned. Once ctx is over and fn has returned, Run waits a second for the
+// confirmation at most. A panic or runtime.Goexit in fn resigns and goes on.
 func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Context) error) error {
+	if err := e.needs(ctx, "run", fn); err != nil {
+		return err
+	}
 	for {
 		t, err := e.campaign(ctx, value)
 		if err != nil {
@@ -62,23 +89,20 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		err, lost := e.lead(ctx, t, fn)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return errors.Join(err, ctx.Err())
 		case e.s.closing.Err() != nil:
 			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, ErrClosed))
 		case !lost:
 			return err
 		}
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.name, "token", t.rev, "error", err)
 	}
 }
 
-// lead runs fn and steps down. The outcome of the release is of no interest once fn has ended under a lead that lasted:
-// what is left of it, the background clears.
+// lead runs fn and steps down. Its error joins fn's with that of the release, unless fn has resigned by itself.
 func (e *Election) lead(ctx context.Context, t *ticket, fn func(context.Context) error) (err error, lost bool) {
 	defer func() {
-		lost = t.hold.Err() != nil && !errors.Is(t.ended(), ErrNotHeld)
-		rctx, cancel := releaseContext(ctx, t)
-		defer cancel()
-		if rerr := e.resignOnly(rctx, t); rerr != nil && !lost {
+		if rerr := e.releaseAfter(ctx, t); !errors.Is(rerr, ErrNotLeader) {
 			lost = errors.Is(rerr, ErrLost)
 			err = errors.Join(err, rerr)
 		}
