@@ -53,7 +53,7 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	s := ln.s
 	s.mu.Lock()
 	ln.buryDoomedLocked()
-	batch := slices.Clone(ln.doomed[:min(len(ln.doomed), maxOps-1)]) // each is a Txn of its own, inside
+	batch := slices.Clone(ln.doomed[:min(len(ln.doomed), max(s.partSize()-1, 1))]) // each is a Txn of its own, inside
 	if len(batch) == 0 {
 		ln.flights--
 		s.mu.Unlock()
@@ -73,6 +73,12 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln.last = unanswered(err)
+	if s.tooMuch(err, len(ops)) {
+		for _, t := range batch {
+			t.sent-- // refused, so nothing of it is under way
+		}
+		return true, nil // again, with fewer
+	}
 	if err != nil {
 		for _, t := range batch {
 			if !transient(err) {
