@@ -35,9 +35,9 @@
 // hold for as long as it slept, and the token is what is left.
 //
 // etcd can also remove a lease that was renewed all along: by an operator's hand, by a restore, or when an old etcd
-// leader wakes from a long stall. The hold then ends as soon as the Session notices, while etcd can be reached: at once
-// for a lost lease (of a hold younger than TTL/20, once it is that old), within a third of the
-// TTL for a single removed key. In between only the token protects. A waiter whose ticket is deleted in the same moment as
+// leader wakes from a long stall. The hold then ends as soon as the Session notices, while etcd can be reached: within
+// TTL/20 and a round trip for a lost lease (mostly at once), within a third of the TTL and a round trip for a single
+// removed key. In between only the token protects. A waiter whose ticket is deleted in the same moment as
 // the one before it may see Lock return nil and the hold end at once.
 //
 // # Use

@@ -64,6 +64,9 @@ func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption)
 
 func (e *etcd) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOption) (resp *pb.RangeResponse, err error) {
 	err = e.serve(ctx, "read", func(f fault) error {
+		if e.denied != "" && string(r.Key) == e.denied {
+			return errDenied
+		}
 		resp = e.rangeLocked(r)
 		resp.Header = e.header(f)
 		return nil
@@ -73,7 +76,14 @@ func (e *etcd) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOpti
 
 func (e *etcd) rangeLocked(r *pb.RangeRequest) *pb.RangeResponse {
 	resp := &pb.RangeResponse{}
-	for key, kv := range e.keys {
+	keys := e.keys
+	if len(r.RangeEnd) == 0 { // one alone: tests with thousands of keys ask for each
+		keys = map[string]*mvccpb.KeyValue{}
+		if kv := e.keys[string(r.Key)]; kv != nil {
+			keys[string(r.Key)] = kv
+		}
+	}
+	for key, kv := range keys {
 		if within([]byte(key), r.Key, r.RangeEnd) && (r.MaxCreateRevision == 0 || kv.CreateRevision <= r.MaxCreateRevision) {
 			resp.Kvs = append(resp.Kvs, kv)
 		}
@@ -103,6 +113,14 @@ func (e *etcd) Txn(ctx context.Context, r *pb.TxnRequest, _ ...grpc.CallOption) 
 		}
 	}
 	err = e.serve(ctx, call, func(f fault) error {
+		if e.maxOps > 0 && !fits(r, e.maxOps) {
+			return rpctypes.ErrTooManyOps
+		}
+		for _, op := range r.Success {
+			if key := string(op.GetRequestRange().GetKey()); key != "" && key == e.denied {
+				return errDenied
+			}
+		}
 		resp, err = e.txnLocked(r, e.rev+1)
 		if err == nil {
 			resp.Header = e.header(f)
@@ -126,6 +144,20 @@ func (e *etcd) DeleteRange(
 		return nil
 	})
 	return resp, err
+}
+
+// fits is etcd's own rule: what a nested Txn may have is what the outer one has left.
+func fits(r *pb.TxnRequest, limit int) bool {
+	n := max(len(r.Compare), len(r.Success), len(r.Failure))
+	if n > limit {
+		return false
+	}
+	for _, op := range slices.Concat(r.Success, r.Failure) {
+		if nested := op.GetRequestTxn(); nested != nil && !fits(nested, limit-n) {
+			return false
+		}
+	}
+	return true
 }
 
 // txnLocked runs a Txn, nested or not, whose writes are of revision rev.

@@ -31,6 +31,8 @@ type fault struct {
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
 }
 
+var errDenied = rpctypes.ErrPermissionDenied
+
 var errAway = status.Error(codes.Unavailable, "connection refused")
 
 // etcd is the server. The names of its calls are grant, keepalive, revoke, ttl, read, write and watch.
@@ -46,6 +48,8 @@ type etcd struct {
 	watches map[*fakeWatch]struct{}
 	calls   map[string]int
 	last    map[string]time.Time // when the latest of each call arrived
+	maxOps  int                  // --max-txn-ops, if not 0
+	denied  string               // a key that may not be read
 
 	slept atomic.Int64 // how long the machine was suspended
 }
@@ -117,6 +121,22 @@ func (e *etcd) only(call string, f fault) {
 		}
 		return fault{}
 	})
+}
+
+// remove deletes a key as an operator would, and no watch tells of it: their member is frozen.
+func (e *etcd) remove(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.watches)
+	e.rev++
+	e.deleteLocked(key)
+}
+
+// forbids makes reads of a key be refused.
+func (e *etcd) forbids(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.denied = key
 }
 
 // count returns how many requests have arrived, of one kind or ("") of all.

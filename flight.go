@@ -53,7 +53,7 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	s := ln.s
 	s.mu.Lock()
 	ln.buryDoomedLocked()
-	batch := slices.Clone(ln.doomed[:min(len(ln.doomed), maxOps-1)]) // each is a Txn of its own, inside
+	batch := slices.Clone(ln.doomed[:min(len(ln.doomed), max(s.partSize()-1, 1))]) // each is a Txn of its own, inside
 	if len(batch) == 0 {
 		ln.flights--
 		s.mu.Unlock()
@@ -75,10 +75,12 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ln.last = unanswered(err)
+	smaller := s.tooMuch(err, len(ops))
 	for i, t := range batch {
 		d := &t.deletions
 		d.out--
 		switch {
+		case smaller: // refused, so nothing of it is under way
 		case err == nil:
 			if found[i] {
 				d.found = true
@@ -96,7 +98,10 @@ func (ln *line) attempt(ctx context.Context, limit time.Duration) (more bool, er
 		}
 		t.tellLocked()
 	}
-	if err != nil {
+	switch {
+	case smaller:
+		return true, nil // again, with fewer
+	case err != nil:
 		return true, err
 	}
 	if ln.buryDoomedLocked(); len(ln.doomed) == 0 {

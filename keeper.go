@@ -2,21 +2,14 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// This file is the Session's one background loop: keep renews the lease, uses the read before each renewal to check
-// that the tickets are still there, and gets the next lease when one is lost.
-
-// maxOps is how many operations etcd takes in one Txn by default.
-const maxOps = 128
+// This file is the Session's one background loop: keep renews the lease, and gets the next one when it is lost.
 
 // keep runs from NewSession to Close.
 func (s *Session) keep(l *lease) {
@@ -31,7 +24,8 @@ func (s *Session) keep(l *lease) {
 	}
 }
 
-// tend renews l every third of its TTL until it is over.
+// tend renews l every third of its TTL until it is over. Nothing else is done between two renewals: what looks after the
+// tickets is started here and runs beside them, however long it takes.
 func (s *Session) tend(l *lease) {
 	every := l.span() / 3
 	timer := time.NewTimer(l.due(every)) // counted from the sending of the grant, however late its answer came
@@ -44,6 +38,12 @@ func (s *Session) tend(l *lease) {
 			return
 		}
 		start := now()
+		if s.many(l) {
+			s.checks.run(s, func() { s.checkAll(l) })
+		}
+		if s.suspects(l) {
+			s.sweeps.run(s, func() { s.sweep(l) })
+		}
 		err := s.beat(l, failed)
 		s.mu.Lock()
 		s.trouble = unanswered(err)
@@ -67,98 +67,22 @@ func (s *Session) tend(l *lease) {
 	}
 }
 
-// beat is one renewal with its checks. The limit of each of its requests is a tenth of the TTL, so that a member that
-// is frozen is left early for another one, and a quarter after a failure: it may have been the path that is slow. Begun
-// at a third of the TTL, three attempts end before the deadline. A path that is known to be slow gets more at once.
+// beat is one renewal. The limit of each of its requests is a tenth of the TTL, so that a member that is frozen is left
+// early for another one, and a quarter after a failure: it may have been the path that is slow. Begun at a third of the
+// TTL, three attempts end before the deadline. A path that is known to be slow gets more at once.
 func (s *Session) beat(l *lease, failed int) error {
 	limit := max(l.span()/10, min(2*time.Duration(s.rtt.Load()), l.span()/4))
 	if failed > 0 {
 		limit = l.span() / 4
 	}
 	start := now()
-	probes := s.probes(l)
-	first := probes[:min(len(probes), maxOps)]
 	err := l.renew(s.back, s.client, limit, func(ctx context.Context) (*pb.ResponseHeader, error) {
-		hdr, err := s.check(ctx, first)
-		if errors.Is(err, rpctypes.ErrPermissionDenied) && first[0].gone == nil {
-			// Nothing is queued, and no key is known that this client may read: the list of members needs no
-			// permission and is as linearizable (save on 3.4, which did not offer that yet).
-			resp, merr := s.client.MemberList(ctx)
-			if merr != nil {
-				return nil, merr
-			}
-			return resp.Header, nil
-		}
-		return hdr, err
+		return s.readForRenewal(ctx, l)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		s.rtt.Store(int64(now().sub(start)) / 2)
 	}
-	s.rtt.Store(int64(now().sub(start)) / 2)
-	for rest := probes[len(first):]; len(rest) > 0; {
-		chunk := rest[:min(len(rest), maxOps)]
-		rest = rest[len(chunk):]
-		ctx, cancel := context.WithTimeout(s.back, limit)
-		_, err := s.check(ctx, chunk)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("checking tickets: %w", err)
-		}
-	}
-	s.mu.Lock()
-	suspect := l.suspect
-	s.mu.Unlock()
-	if suspect {
-		s.sweep(l, limit)
-	}
-	return nil
-}
-
-// probe is a question about one key: does the generation that was created at rev still exist?
-type probe struct {
-	key  string
-	rev  int64
-	gone func(at int64) // called without mu when it does not, as of revision at; nil if nobody asks
-}
-
-// probes lists what the renewal's read asks: each ticket that is known to be in etcd, and, for a ticket that waits for
-// a ticket of another session, that one. Without tickets it names some key that this client may read.
-func (s *Session) probes(l *lease) []probe {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	probes := make([]probe, 0, len(l.tickets)+1)
-	for _, t := range l.tickets {
-		if t.state != waiting && t.state != held && t.state != idle {
-			continue
-		}
-		probes = append(probes, probe{t.key, t.rev, t.removed})
-		if t.state == waiting && t.ahead.key != "" {
-			probes = append(probes, probe{t.ahead.key, t.ahead.rev, func(int64) { t.nudge() }})
-		}
-	}
-	if len(probes) == 0 {
-		probes = append(probes, probe{key: s.probe})
-	}
-	return probes
-}
-
-// check asks all probes in one linearizable read.
-func (s *Session) check(ctx context.Context, probes []probe) (*pb.ResponseHeader, error) {
-	ops := make([]clientv3.Op, len(probes))
-	for i, p := range probes {
-		ops[i] = clientv3.OpGet(p.key, clientv3.WithKeysOnly())
-	}
-	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
-	if err != nil {
-		return nil, err
-	}
-	for i, p := range probes {
-		kvs := resp.Responses[i].GetResponseRange().Kvs
-		if p.gone != nil && (len(kvs) == 0 || kvs[0].CreateRevision != p.rev) {
-			p.gone(resp.Header.Revision)
-		}
-	}
-	return resp.Header, nil
+	return err
 }
 
 // bury ends what hung on a lease that is over. Revoking it frees the locks earlier than its own end would, and stops

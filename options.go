@@ -71,8 +71,13 @@ func WithIdentity(identity string) Option {
 	}
 }
 
-// WithLogger sets where the Session tells about lost leases, failed renewals and clean-up. The default is silence.
-// Losses are warnings, everything else is at the debug or info level.
+// WithLogger sets where the Session tells what happens to it in the background. The default is silence. By level:
+//
+//   - Error: what etcd refuses for good, so that it takes an operator to mend it: a renewal, the next lease, a check of
+//     tickets, and what a Locker meets.
+//   - Warn: a lost lease, and a ticket that others removed, each with the holds that went with it.
+//   - Info: the next lease, and a client with a single endpoint.
+//   - Debug: a single renewal that failed while later ones may not, and clean-up.
 func WithLogger(log *slog.Logger) Option {
 	return func(o *options) error {
 		if log == nil {

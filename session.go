@@ -36,8 +36,11 @@ type Session struct {
 
 	poke    chan struct{} // asks keep for a check now
 	holds   chan struct{} // tells stand that something is held
+	checks  aside         // of tickets
+	sweeps  aside         // for strays
 	streams *streams      // which watch stream is in use
 	rtt     atomic.Int64  // of the last answered renewal or grant, in ns
+	fewer   atomic.Int64  // operations in one Txn than etcd takes by default, see partSize
 
 	mu      sync.Mutex // guards what follows, and the fields of lines, tickets and leases that say so
 	lease   *lease     // the newest; may be over

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -33,31 +32,36 @@ func (s *Session) revoke(ctx context.Context, l *lease, keys []string) error {
 func (l *lease) keysLocked() []string { return slices.Collect(maps.Keys(l.tickets)) }
 
 func (s *Session) deleteKeys(ctx context.Context, keys []string) error {
-	for len(keys) > 0 {
-		chunk := keys[:min(len(keys), maxOps)]
-		keys = keys[len(chunk):]
-		ops := make([]clientv3.Op, len(chunk))
-		for i, key := range chunk {
+	return inParts(s, keys, func(part []string) error {
+		ops := make([]clientv3.Op, len(part))
+		for i, key := range part {
 			ops[i] = clientv3.OpDelete(key)
 		}
-		err := s.ask(ctx, func(ctx context.Context) error {
+		return s.ask(ctx, func(ctx context.Context) error {
 			_, err := s.client.Txn(ctx).Then(ops...).Commit()
 			return err
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
+}
+
+// suspects reports whether a put may still arrive late.
+func (s *Session) suspects(l *lease) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.suspect
 }
 
 // sweep deletes strays: tickets whose put arrived after its caller had given up and the deletion had been confirmed.
 // What etcd lists as attached to the lease is a hint (a leader that just woke may leave keys out), so nothing is
 // concluded from a key that is missing; and only names that this Session generated are deleted.
-func (s *Session) sweep(l *lease, limit time.Duration) {
-	ctx, cancel := context.WithTimeout(s.back, limit)
+func (s *Session) sweep(l *lease) {
+	ctx, cancel := context.WithTimeout(l.ctx, l.span())
 	defer cancel()
-	resp, err := s.client.TimeToLive(ctx, l.id, clientv3.WithAttachedKeys())
+	var resp *clientv3.LeaseTimeToLiveResponse
+	err := s.ask(ctx, func(ctx context.Context) (err error) {
+		resp, err = s.client.TimeToLive(ctx, l.id, clientv3.WithAttachedKeys())
+		return err
+	})
 	if err != nil {
 		s.opts.log.Debug("etcdlock: listing the lease's keys", leaseAttr(l), "error", err)
 		return

@@ -146,7 +146,7 @@ func TestTimeCloseWaitsForWorkUntilItsDeadlineAtTheLatest(t *testing.T) {
 func TestTimeChildrenOfAHoldGetTheCauseAndNoGoroutines(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		m := locked(t, e.session(t))
-		until(time.Now().Add(2 * time.Second))
+		until(time.Now().Add(6 * time.Second))
 		before := runtime.NumGoroutine()
 		children := make([]context.Context, 1000)
 		for i := range children {

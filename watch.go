@@ -154,17 +154,19 @@ func (s *Session) standBy(ctx context.Context, t *ticket) {
 	if _, err := w.follow(ctx, s, peer{t.key, t.rev}); err != nil {
 		return // it is not held any more, or the watch is refused: the renewals' checks remain
 	}
-	s.pokeKeep() // a look after the watch has begun, for what was removed before
-	for w.cancel != nil {
+	// A look after the watch has begun, for what was removed before.
+	s.checkParts(ctx, []probe{{t.key, t.rev, t, false}})
+	for w.cancel != nil && ctx.Err() == nil {
 		select {
 		case resp, ok := <-w.events:
-			if w.read(resp, ok) > 0 {
-				s.pokeKeep()
-				<-ctx.Done()
+			if at := w.read(resp, ok); at > 0 {
+				t.removed(at)
 			}
 		case <-ctx.Done():
-			return
 		}
+	}
+	if t.hold.lost() {
+		s.pokeKeep() // only this one, or the lease with all the others?
 	}
 }
 
