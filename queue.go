@@ -31,17 +31,48 @@ type view struct {
 //
 // The server scans the whole prefix for this; keys alone, it does so in its index.
 func (ln *line) ahead(limit, upTo, at int64) clientv3.Op {
-	opts := []clientv3.OpOption{
+	opts := append(asOf(at),
 		clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(limit),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend),
-	}
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
 	if upTo > 0 {
 		opts = append(opts, clientv3.WithMaxCreateRev(upTo))
 	}
-	if at > 0 { // the past does not change: any member that has it may answer
-		opts = append(opts, clientv3.WithRev(at), clientv3.WithSerializable())
-	}
 	return clientv3.OpGet(ln.prefix, opts...)
+}
+
+// asOf are the options of a read as of revision at, 0 for now. The past does not change: any member that has it may
+// answer.
+func asOf(at int64) []clientv3.OpOption {
+	if at == 0 {
+		return nil
+	}
+	return []clientv3.OpOption{clientv3.WithRev(at), clientv3.WithSerializable()}
+}
+
+// readAt asks op as of revision at, 0 for now. A revision that was compacted away, or that a member which lags does not
+// have yet, is replaced by now. So it tells what the answer is as of, and only from that may anything be concluded: a
+// key that is not there now may have been there then.
+func (s *Session) readAt(ctx context.Context, at int64, op func(at int64) clientv3.Op) (*pb.RangeResponse, int64, error) {
+	var r *pb.RangeResponse
+	for {
+		err := s.ask(ctx, func(ctx context.Context) error {
+			resp, err := s.client.Do(ctx, op(at))
+			if err == nil {
+				r = (*pb.RangeResponse)(resp.Get())
+			}
+			return err
+		})
+		switch {
+		case at > 0 && (errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted)):
+			at = 0
+			continue
+		case err != nil:
+			return nil, 0, err
+		case at == 0:
+			at = r.Header.Revision
+		}
+		return r, at, nil
+	}
 }
 
 // enqueue puts the ticket at the end of its queue: one request, which can be repeated until it is answered. The
@@ -126,25 +157,9 @@ func (t *ticket) look(ctx context.Context, at int64) (view, error) {
 	defer release()
 	limit := int64(3) // the ticket itself, and two
 	for {
-		var r *pb.RangeResponse
-		err := t.line.s.ask(ctx, func(ctx context.Context) error {
-			resp, err := t.line.s.client.Do(ctx, t.line.ahead(limit, t.rev, at))
-			if err != nil {
-				return err
-			}
-			r = (*pb.RangeResponse)(resp.Get())
-			return nil
-		})
-		if errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted) {
-			at = 0 // a member that lags, or a revision that was compacted away
-			continue
-		}
+		r, rev, err := t.line.s.readAt(ctx, at, func(at int64) clientv3.Op { return t.line.ahead(limit, t.rev, at) })
 		if err != nil {
 			return view{}, err
-		}
-		rev := at
-		if rev == 0 {
-			rev = r.Header.Revision
 		}
 		v, ok := t.view(r, rev)
 		if !ok {
@@ -165,7 +180,7 @@ func (t *ticket) still(ctx context.Context, v view, at int64) (view, error) {
 	want := append([]peer{{t.key, t.rev}}, v.ahead...)
 	ops := make([]clientv3.Op, len(want))
 	for i, p := range want {
-		ops[i] = clientv3.OpGet(p.key, clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at))
+		ops[i] = clientv3.OpGet(p.key, append(asOf(at), clientv3.WithKeysOnly())...)
 	}
 	lctx, release := t.lease.bound(ctx)
 	defer release()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -189,27 +188,20 @@ func (t *ticket) grantThenCheck(at int64) error {
 
 func (t *ticket) checkAt(at int64) {
 	s := t.line.s
-	opts := []clientv3.OpOption{clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at)}
-	var resp *clientv3.GetResponse
 	ctx, cancel := context.WithCancel(s.back)
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // nobody wants to know any more
-	err := s.ask(ctx, func(ctx context.Context) (err error) {
-		resp, err = s.client.Get(ctx, t.key, opts...)
-		if code(err) == code(rpctypes.ErrFutureRev) { // also ErrCompacted: ask for the present instead
-			opts = opts[:1]
-			resp, err = s.client.Get(ctx, t.key, opts...)
-		}
-		return err
+	r, rev, err := s.readAt(ctx, at, func(at int64) clientv3.Op {
+		return clientv3.OpGet(t.key, append(asOf(at), clientv3.WithKeysOnly())...)
 	})
 	switch {
 	case err != nil:
-	case hasKey(resp.Kvs, t.key, t.rev):
+	case hasKey(r.Kvs, t.key, t.rev):
 		s.mu.Lock()
 		t.checking = nil
 		s.mu.Unlock()
 	default:
-		t.removed(at)
+		t.removed(rev)
 	}
 }
 
