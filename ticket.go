@@ -53,7 +53,7 @@ type ticket struct {
 	changed  chan struct{} // closed at the next change of state, made when somebody waits for that
 	stir     chan struct{} // asks the waiting caller to look again
 	hold     *holdContext  // once held
-	checking *time.Timer   // a check that is due, see grantThenCheck
+	checking *time.Timer   // a check that is due, see checkSoonLocked
 
 	blocker *LockedError // who was seen to hold, for the error of a caller that gives up; the caller's own
 }
@@ -242,7 +242,11 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 		return false, nil
 	}
 	pred.handed = true
-	return true, t.grantLocked()
+	if err := t.grantLocked(); err != nil {
+		return true, err
+	}
+	t.checkSoonLocked(0) // nobody has looked whether t's ticket is still in etcd
+	return true, nil
 }
 
 // behind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them has

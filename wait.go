@@ -19,7 +19,7 @@ import (
 // it gives up.
 const nameAfter = 50 * time.Millisecond
 
-// checkAfter is how long a hold must last before the check of grantThenCheck is made.
+// checkAfter is how long a hold must last before the check of checkSoonLocked is made.
 const checkAfter = 3 * time.Millisecond
 
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
@@ -173,8 +173,7 @@ func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
 
 // grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
 // own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
-// round trip on every hand-over. A hold that is released before the check is due needs none, because its deletion
-// tells: it finds the ticket, or Unlock says ErrLost.
+// round trip on every hand-over.
 func (t *ticket) grantThenCheck(at int64) error {
 	if err := t.grant(); err != nil {
 		return err
@@ -182,8 +181,15 @@ func (t *ticket) grantThenCheck(at int64) error {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.checking = time.AfterFunc(checkAfter, func() { s.spawn(func() { t.checkAt(at) }) })
+	t.checkSoonLocked(at)
 	return nil
+}
+
+// checkSoonLocked is for a hold that began before anybody looked for its ticket: somebody may have removed that. It was
+// the lowest if it was there as of revision at, or, if at is 0, is there now. A hold that is released before the check
+// is due needs none, because its deletion tells: it finds the ticket, or Unlock says ErrLost.
+func (t *ticket) checkSoonLocked(at int64) {
+	t.checking = time.AfterFunc(checkAfter, func() { t.line.s.spawn(func() { t.checkAt(at) }) })
 }
 
 func (t *ticket) checkAt(at int64) {

@@ -1,0 +1,84 @@
+package etcdlock
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The queue in fake time: how soon who waits, or holds, learns what; and what a crowd asks.
+
+// remove deletes a key behind everybody's back.
+func (e *etcd) remove(t *testing.T, key string) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	require.NotNil(t, e.keys[key], key)
+	e.rev++
+	e.deleteLocked(key)
+}
+
+// queued returns the key of the session's only ticket that waits for name.
+func queued(t *testing.T, s *Session, name string) (key string) {
+	t.Helper()
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, ticket := range s.lease.tickets {
+		if ticket.line.name == name && ticket.state == waiting {
+			require.Empty(t, key, "more than one waits")
+			key = k
+		}
+	}
+	require.NotEmpty(t, key, "nobody waits")
+	return key
+}
+
+func TestTimeAPhantomByHandOverInMemoryEndsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(time.Hour)) // no renewal looks meanwhile
+		first, second, foreign := NewMutex(s, "phantom"), NewMutex(s, "phantom"), NewMutex(e.session(t), "phantom")
+		require.NoError(t, first.Lock(t.Context()))
+		got, next := make(chan error, 1), make(chan error, 1)
+		go func() { got <- second.Lock(t.Context()) }()
+		key := queued(t, s, "phantom")
+		go func() { next <- foreign.Lock(t.Context()) }()
+		queued(t, foreign.s, "phantom")
+		e.remove(t, key)
+		e.only("write", fault{after: time.Millisecond}) // so that the hand-over does not wait for the deletion
+		require.NoError(t, first.Unlock(t.Context()))
+		require.NoError(t, <-got)
+		held := second.Context()
+		require.NoError(t, <-next, "nobody is ahead in etcd")
+		time.Sleep(checkAfter)
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(held), ErrLost)
+		require.NoError(t, foreign.Context().Err())
+		require.ErrorIs(t, second.Unlock(t.Context()), ErrLost)
+	})
+}
+
+func TestTimeAShortHoldIsNotChecked(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(time.Hour))
+		done := make(chan error, 10)
+		for range cap(done) {
+			go func() {
+				m := NewMutex(s, "short")
+				err := m.Lock(t.Context())
+				time.Sleep(checkAfter - 1)
+				if err == nil {
+					err = m.Unlock(t.Context())
+				}
+				done <- err
+			}()
+		}
+		for range cap(done) {
+			require.NoError(t, <-done)
+		}
+		require.Zero(t, e.count("read"), "a hold that is over before its check is due costs no read")
+	})
+}
