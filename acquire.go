@@ -68,11 +68,13 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		if resumed {
 			return t, nil
 		}
-		if by := t.line.busy(); by != nil {
+		s.mu.Lock()
+		by := t.line.ownLocked()
+		s.mu.Unlock()
+		if by != nil {
 			t.forget()
 			return nil, by
 		}
-		var by *LockedError
 		lctx, release := l.bound(ctx)
 		if err = t.line.settle(lctx); err == nil {
 			by, err = t.enqueueIfEmpty(lctx, seen)
@@ -117,30 +119,19 @@ func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, er
 		err = ErrClosed
 	case ctx.Err() != nil:
 		s.mu.Lock()
-		trouble, queued := s.trouble, t != nil && t.rev != 0
+		trouble := s.trouble
+		var by *LockedError
+		if t != nil && t.rev != 0 {
+			by = t.blockerLocked()
+		}
 		s.mu.Unlock()
-		if queued && trouble == nil {
-			by := t.blocker
-			if by == nil {
-				by = &LockedError{Name: name}
-			}
+		if by != nil && trouble == nil {
 			err = fmt.Errorf("%w: %w", ctx.Err(), by)
 		} else if err == ctx.Err() || !errors.Is(err, ctx.Err()) { //nolint:errorlint // bare, that is, without etcd's word
 			err = overErr(ctx, trouble)
 		}
 	}
 	return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, err)
-}
-
-// busy tells that a ticket of this Session holds, which needs no asking.
-func (ln *line) busy() *LockedError {
-	s := ln.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := ln.holder; t != nil && t.state == held && !t.hold.lost() {
-		return &LockedError{Name: ln.name, Holder: t.value, Token: t.rev, Key: t.key}
-	}
-	return nil
 }
 
 // settle waits until the tickets that this Session has released are gone from etcd: they would make the name look

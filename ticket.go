@@ -54,8 +54,6 @@ type ticket struct {
 	stir     chan struct{} // asks the waiting caller to look again
 	hold     *holdContext  // once held
 	checking *time.Timer   // a check that is due, see checkSoonLocked
-
-	blocker *LockedError // who was seen to hold, for the error of a caller that gives up; the caller's own
 }
 
 // line holds a Session's tickets of one name, from the first to the last of them.
@@ -75,6 +73,10 @@ type line struct {
 	goneAt  int64     // the revision of the last confirmed deletion
 	flights int       // deletions under way
 	last    error     // what the last deletion failed with
+
+	asking bool         // who holds, see askWhoHolds
+	seen   *LockedError // who was seen to hold
+	seenAt int64        // as of which revision
 }
 
 func newLine(s *Session, name string) *line { return &line{s: s, name: name, prefix: name + "/"} }
@@ -215,7 +217,7 @@ func (t *ticket) grantLocked() error {
 		return errRequeue
 	}
 	t.state, t.ahead, t.hold = held, peer{}, newHold(t.lease)
-	t.line.holder = t
+	t.line.holder, t.line.seen = t, nil
 	t.line.keepVigilLocked()
 	select {
 	case t.line.s.holds <- struct{}{}:

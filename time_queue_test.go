@@ -82,3 +82,87 @@ func TestTimeAShortHoldIsNotChecked(t *testing.T) {
 		require.Zero(t, e.count("read"), "a hold that is over before its check is due costs no read")
 	})
 }
+
+// crowd has n goroutines of s wait for name until ctx ends, and returns their errors.
+func crowd(ctx context.Context, s *Session, name string, n int) <-chan error {
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- NewMutex(s, name).Lock(ctx) }()
+	}
+	synctest.Wait()
+	return errs
+}
+
+func TestTimeACrowdAsksWhoHoldsOnceOrNotAtAll(t *testing.T) {
+	for name, own := range map[string]bool{"behind one of its own": true, "behind another": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(time.Hour), WithIdentity("own"))
+				holder := NewMutex(s, "crowd")
+				if !own {
+					holder = NewMutex(e.session(t, WithTTL(time.Hour), WithIdentity("foreign")), "crowd")
+				}
+				require.NoError(t, holder.Lock(t.Context()))
+				ctx, cancel := context.WithCancel(t.Context())
+				errs := crowd(ctx, s, "crowd", 100)
+				reads := e.count("read")
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if own {
+					require.Equal(t, reads, e.count("read"))
+				} else {
+					require.Equal(t, reads+1, e.count("read"))
+				}
+				cancel()
+				for range cap(errs) {
+					err := <-errs
+					require.ErrorIs(t, err, context.Canceled)
+					var by *LockedError
+					require.ErrorAs(t, err, &by)
+					require.Equal(t, LockedError{"crowd", holder.s.Identity(), holder.Token(), holder.Key()}, *by)
+				}
+			})
+		})
+	}
+}
+
+func TestTimeWaitersWithOthersBetweenThemAskOnceToo(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, other := e.session(t, WithTTL(time.Hour)), e.session(t, WithTTL(time.Hour), WithIdentity("foreign"))
+		holder := NewMutex(other, "between")
+		require.NoError(t, holder.Lock(t.Context()))
+		ctx, cancel := context.WithCancel(t.Context())
+		var errs []<-chan error
+		for range 10 {
+			errs = append(errs, crowd(ctx, s, "between", 1), crowd(ctx, other, "between", 1))
+		}
+		reads := e.count("read")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, reads+1, e.count("read"))
+		cancel()
+		for _, err := range errs {
+			var by *LockedError
+			require.ErrorAs(t, <-err, &by)
+			require.Equal(t, holder.Key(), by.Key)
+		}
+	})
+}
+
+func TestTimeAHandOverDoesNotWaitForTheAnswerWhoHolds(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m, holder := NewMutex(e.session(t), "asked"), NewMutex(e.session(t), "asked")
+		require.NoError(t, holder.Lock(t.Context()))
+		got := make(chan error, 1)
+		go func() { got <- m.Lock(t.Context()) }()
+		queued(t, m.s, "asked")
+		e.only("read", fault{lost: true})
+		reads := e.count("read")
+		time.Sleep(100 * time.Millisecond)
+		require.Greater(t, e.count("read"), reads, "it has asked")
+		require.NoError(t, holder.Unlock(t.Context()))
+		released := time.Now()
+		require.NoError(t, <-got)
+		require.Zero(t, time.Since(released))
+	})
+}

@@ -15,10 +15,6 @@ import (
 // it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the near ticket
 // is released the answer is there, and no read stands between the release and the next hold.
 
-// nameAfter is how long a wait must last before it is worth asking who holds, for the error that a caller gets when
-// it gives up.
-const nameAfter = 50 * time.Millisecond
-
 // checkAfter is how long a hold must last before the check of checkSoonLocked is made.
 const checkAfter = 3 * time.Millisecond
 
@@ -44,7 +40,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			far.stop()
 			t.waits(peer{})
 			granted := false
-			if granted, v, err = t.waitOwn(ctx, own, naming); granted || err != nil {
+			if granted, v, err = t.waitOwn(ctx, own); granted || err != nil {
 				return err
 			}
 			continue
@@ -75,7 +71,8 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 				return err
 			}
 		case <-naming:
-			t.blocker, naming = t.line.first(ctx, v), nil
+			t.line.askWhoHolds(v)
+			naming = nil
 		case <-t.lease.ctx.Done():
 			return errRequeue
 		case <-ctx.Done():
@@ -119,7 +116,7 @@ func (t *ticket) follow(ctx context.Context, near, far *watch, v view) (from int
 
 // waitOwn waits for a ticket of the same Session. Where its hold can be handed over in memory, that happens at the
 // release; else at the confirmed deletion, whose revision tells as of when to look.
-func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Time) (granted bool, v view, err error) {
+func (t *ticket) waitOwn(ctx context.Context, own *ticket) (granted bool, v view, err error) {
 	t.behind(own)
 	for {
 		now, ruled, goneAt, changed := own.fate()
@@ -139,8 +136,6 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Ti
 		case <-t.stir:
 			v, err = t.look(ctx, 0)
 			return false, v, err
-		case <-naming:
-			t.blocker, naming = t.line.first(ctx, view{}), nil
 		case <-t.lease.ctx.Done():
 			return false, v, errRequeue
 		case <-ctx.Done():
@@ -209,22 +204,4 @@ func (t *ticket) checkAt(at int64) {
 	default:
 		t.removed(rev)
 	}
-}
-
-// first asks who holds when v was seen, for an error message; nil if that cannot be told.
-func (ln *line) first(ctx context.Context, v view) *LockedError {
-	ctx, cancel := context.WithTimeout(ctx, ln.s.patience(0))
-	defer cancel()
-	key, opts := ln.prefix, []clientv3.OpOption{
-		clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithSerializable(),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
-	}
-	if len(v.ahead) == 1 { // known to hold; the scan of a long queue is saved
-		key, opts = v.ahead[0].key, opts[2:3]
-	}
-	resp, err := ln.s.client.Get(ctx, key, opts...)
-	if err != nil || len(resp.Kvs) == 0 || !ln.direct(string(resp.Kvs[0].Key)) {
-		return nil
-	}
-	return ln.locked(resp.Kvs[0])
 }
