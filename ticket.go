@@ -268,6 +268,11 @@ func (t *ticket) fate() (now state, ruled bool, goneAt int64, changed <-chan str
 	return t.state, t.ruled, t.goneAt, t.changedLocked()
 }
 
+func (t *ticket) isGone() bool {
+	now, _, _, _ := t.fate()
+	return now == gone
+}
+
 // changedLocked returns a channel that is closed at the ticket's next change of state.
 func (t *ticket) changedLocked() <-chan struct{} {
 	if t.changed == nil {

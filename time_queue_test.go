@@ -166,3 +166,48 @@ func TestTimeAHandOverDoesNotWaitForTheAnswerWhoHolds(t *testing.T) {
 		require.Zero(t, time.Since(released))
 	})
 }
+
+func TestTimeAFreshStreamStirsOnlyThoseWhoWatch(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, holder := e.session(t, WithTTL(time.Hour)), NewMutex(e.session(t), "stream")
+		require.NoError(t, holder.Lock(t.Context()))
+		errs := crowd(t.Context(), s, "stream", 100)
+		time.Sleep(time.Second)
+		reads, watches := e.count("read"), e.count("watch")
+		s.freshStream(s.streams.gen.Load())
+		synctest.Wait()
+		require.Equal(t, watches+2, e.count("watch"), "the one of the first, and the one that keeps the stream open")
+		require.Equal(t, reads+1, e.count("read"), "what happened before the new watch")
+		require.NoError(t, holder.Unlock(t.Context()))
+		require.NoError(t, <-errs)
+	})
+}
+
+func TestTimeAWaiterThatIsToldOfItsOwnRemovalDoesNotAsk(t *testing.T) {
+	for name, own := range map[string]bool{"behind one of its own": true, "behind another": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(time.Hour))
+				holder := NewMutex(s, "removed")
+				if !own {
+					holder = NewMutex(e.session(t, WithTTL(time.Hour)), "removed")
+				}
+				require.NoError(t, holder.Lock(t.Context()))
+				ctx, cancel := context.WithCancel(t.Context())
+				errs := crowd(ctx, s, "removed", 1)
+				key := queued(t, s, "removed")
+				time.Sleep(time.Second)
+				e.remove(t, key)
+				reads, writes := e.count("read"), e.count("write")
+				s.pokeKeep()
+				synctest.Wait()
+				require.Equal(t, reads+1, e.count("read"), "the renewal's")
+				time.Sleep(10 * time.Millisecond) // it pauses before it queues again
+				synctest.Wait()
+				require.Equal(t, writes+1, e.count("write"))
+				cancel()
+				require.ErrorIs(t, <-errs, context.Canceled)
+			})
+		})
+	}
+}

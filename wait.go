@@ -67,7 +67,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			at = far.read(resp, ok)
 		case <-farGone:
 		case <-t.stir:
-			if v, err = t.stirred(ctx, &near); err != nil {
+			if v, err = t.stirred(ctx, v, &near); err != nil {
 				return err
 			}
 		case <-naming:
@@ -133,9 +133,10 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket) (granted bool, v view
 		}
 		select {
 		case <-changed:
-		case <-t.stir:
-			v, err = t.look(ctx, 0)
-			return false, v, err
+		case <-t.stir: // for a watch, which this one does not have, unless it was removed itself
+			if t.isGone() {
+				return false, v, errRequeue
+			}
 		case <-t.lease.ctx.Done():
 			return false, v, errRequeue
 		case <-ctx.Done():
@@ -144,10 +145,17 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket) (granted bool, v view
 	}
 }
 
-// stirred looks again because the renewal's read found the near ticket gone, or this one, or because the watches have
-// moved to another stream. A watch that has not told by now is taken for stuck.
-func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
+// stirred looks again because the renewal's read found the near ticket gone. A watch that has not told by now is taken
+// for stuck. Nothing is asked of etcd when this ticket itself was found gone, or when the watches have moved to another
+// stream: a watch that opens there has what it missed read anyway.
+func (t *ticket) stirred(ctx context.Context, v view, near *watch) (view, error) {
 	gen := near.gen
+	switch {
+	case t.isGone():
+		return v, errRequeue
+	case gen != t.line.s.streams.gen.Load():
+		return v, nil
+	}
 	v, err := t.look(ctx, 0)
 	if err != nil {
 		return v, err
