@@ -138,7 +138,7 @@ func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, er
 // busy. Where others of its tickets are queued, the name is busy anyway.
 func (ln *line) settle(ctx context.Context) error {
 	s := ln.s
-	for {
+	for first := true; ; first = false {
 		s.mu.Lock()
 		ln.buryDoomedLocked()
 		if n := len(ln.doomed); n == 0 || ln.refs > n+1 {
@@ -147,6 +147,9 @@ func (ln *line) settle(ctx context.Context) error {
 		}
 		t, last := ln.doomed[len(ln.doomed)-1], ln.last
 		changed, refused := t.changedLocked(), t.refusedLocked()
+		if first && ln.dueLocked(true) {
+			ln.flyLocked() // the flight under way is somebody else's, and may hang
+		}
 		s.mu.Unlock()
 		if refused {
 			return nil // no use waiting; etcd will say what it thinks of this client

@@ -240,7 +240,7 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if pred.state != left || !pred.ruled || pred.guarded || !pred.relay || !t.relay || pred.handed {
+	if pred.state != left || !pred.handsOverLocked(t) {
 		return false, nil
 	}
 	pred.handed = true
@@ -249,6 +249,11 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 	}
 	t.checkSoonLocked(0) // nobody has looked whether t's ticket is still in etcd
 	return true, nil
+}
+
+// handsOverLocked reports whether the hold of t, which has left, goes on in memory as next's.
+func (t *ticket) handsOverLocked(next *ticket) bool {
+	return t.ruled && !t.guarded && t.relay && !t.handed && next != nil && next.relay && next.state == waiting
 }
 
 // behind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them has

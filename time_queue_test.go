@@ -211,3 +211,56 @@ func TestTimeAWaiterThatIsToldOfItsOwnRemovalDoesNotAsk(t *testing.T) {
 		})
 	}
 }
+
+// A deletion that hangs is somebody else's trouble, unless the hold can go on in memory.
+func TestTimeAReleaseThatMustGoThroughEtcdDoesNotWaitForAnothersDeletion(t *testing.T) {
+	for name, c := range map[string]struct {
+		guard bool
+		kind  kind
+	}{
+		"an Election": {false, electionKind}, "a guard was given out": {true, mutexKind},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t)
+				take := func(ctx context.Context) (*ticket, error) { return s.acquire(ctx, c.kind, "stuck", "") }
+				first, err := take(t.Context())
+				require.NoError(t, err)
+				if c.guard {
+					first.guard("stuck")
+				}
+				next := make(chan error, 1)
+				go func() { _, err := take(t.Context()); next <- err }()
+				queued(t, s, "stuck")
+				ctx, cancel := context.WithCancel(t.Context())
+				last := make(chan error, 1)
+				go func() { _, err := take(ctx); last <- err }()
+				synctest.Wait()
+				e.only("write", fault{lost: true})
+				cancel() // this one's deletion hangs
+				require.ErrorIs(t, <-last, context.Canceled)
+				synctest.Wait()
+				e.bends(nil)
+				released := time.Now()
+				require.NoError(t, first.release(t.Context(), false))
+				require.NoError(t, <-next)
+				require.Zero(t, time.Since(released))
+			})
+		})
+	}
+}
+
+func TestTimeTryLockDoesNotWaitForADeletionThatHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		m, released := locked(t, s), make(chan error, 1)
+		e.only("write", fault{lost: true})
+		go func() { released <- m.Unlock(t.Context()) }()
+		synctest.Wait()
+		e.bends(nil)
+		begin := time.Now()
+		require.NoError(t, NewMutex(s, m.Name()).TryLock(t.Context()))
+		require.Zero(t, time.Since(begin))
+		require.NoError(t, <-released)
+	})
+}
