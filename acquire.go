@@ -54,49 +54,6 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 	}
 }
 
-// tryAcquire takes the lock if nobody has it or waits for it.
-func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, seen peer) (*ticket, error) {
-	if err := s.usable(ctx, k, name); err != nil {
-		return nil, err
-	}
-	for {
-		l, err := s.live(ctx)
-		if err != nil {
-			return nil, s.failed(ctx, k, name, nil, err)
-		}
-		t, resumed := s.newTicket(l, k, name, value)
-		if resumed {
-			return t, nil
-		}
-		s.mu.Lock()
-		by := t.line.ownLocked()
-		s.mu.Unlock()
-		if by != nil {
-			t.forget()
-			return nil, by
-		}
-		lctx, release := l.bound(ctx)
-		if err = t.line.settle(lctx); err == nil {
-			by, err = t.enqueueIfEmpty(lctx, seen)
-		}
-		release()
-		switch {
-		case err == nil && by != nil:
-			t.forget()
-			return nil, by
-		case err == nil:
-			err = t.grant()
-		}
-		if err == nil {
-			return t, nil
-		}
-		t.giveUp(err)
-		if !errors.Is(err, errRequeue) && l.ctx.Err() == nil || ctx.Err() != nil {
-			return nil, s.failed(ctx, k, name, nil, err)
-		}
-	}
-}
-
 // usable is what can be told without asking etcd.
 func (s *Session) usable(ctx context.Context, k kind, name string) error {
 	if name == "" {
@@ -132,32 +89,4 @@ func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, er
 		}
 	}
 	return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, err)
-}
-
-// settle waits until the tickets that this Session has released are gone from etcd: they would make the name look
-// busy. Where others of its tickets are queued, the name is busy anyway.
-func (ln *line) settle(ctx context.Context) error {
-	s := ln.s
-	for first := true; ; first = false {
-		s.mu.Lock()
-		ln.buryDoomedLocked()
-		if n := len(ln.doomed); n == 0 || ln.refs > n+1 {
-			s.mu.Unlock()
-			return nil
-		}
-		t, last := ln.doomed[len(ln.doomed)-1], ln.last
-		changed, refused := t.changedLocked(), t.refusedLocked()
-		if first && ln.dueLocked(true) {
-			ln.flyLocked() // the flight under way is somebody else's, and may hang
-		}
-		s.mu.Unlock()
-		if refused {
-			return nil // no use waiting; etcd will say what it thinks of this client
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return overErr(ctx, last)
-		}
-	}
 }

@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// This file has what is asked of etcd about a queue: to join it, to join it only if it is empty, and who is ahead.
+// This file has what is asked of etcd about a queue: to join it, and who is ahead.
 
 // peer is one generation of some ticket's key.
 type peer struct {
@@ -206,71 +206,6 @@ func hasKey(kvs []*mvccpb.KeyValue, key string, rev int64) bool {
 		}
 	}
 	return false
-}
-
-// enqueueIfEmpty puts the ticket only if nobody is in the queue: one request, and no write when somebody is. It
-// returns who holds when the ticket is not the holder.
-//
-// seen is the holder that an earlier call found. While it exists it holds still, since nobody can come before it; that
-// is asked first, because the compare on a whole prefix reads all of it.
-func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, error) {
-	ln := t.line
-	put := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))
-	first := clientv3.OpGet(ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
-	mine := clientv3.OpGet(t.key)
-	below := int64(1) // the create revision that nobody in the queue may have reached
-	for {
-		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(ln.prefix).WithPrefix(), "<", below)}
-		then, otherwise := []clientv3.Op{put}, []clientv3.Op{mine, first}
-		if seen.key != "" {
-			nested := clientv3.OpTxn(cmps, then, otherwise)
-			cmps = []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(seen.key), "=", seen.rev)}
-			then, otherwise = []clientv3.Op{clientv3.OpGet(seen.key)}, []clientv3.Op{nested}
-		}
-		start := now()
-		actx, cancel := context.WithTimeout(ctx, ln.s.patience(4))
-		resp, err := ln.s.client.Txn(actx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-		cancel()
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil && ln.s.client.Ctx().Err() != nil:
-			return nil, errClientClosed
-		case err != nil:
-			return nil, t.leaseGone(unanswered(err))
-		}
-		if now().sub(start) > time.Second {
-			t.unsure() // the etcd client may have sent it more than once
-		}
-		answer := (*pb.TxnResponse)(resp)
-		if seen.key != "" {
-			if answer.Succeeded {
-				return ln.locked(answer.Responses[0].GetResponseRange().Kvs[0]), nil
-			}
-			answer = answer.Responses[0].GetResponseTxn()
-		}
-		if answer.Succeeded {
-			t.placed(resp.Header.Revision)
-			return nil, nil //nolint:nilnil // neither locked by another nor failed: the ticket holds
-		}
-		kvs := answer.Responses[1].GetResponseRange().Kvs
-		if mine := answer.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
-			if !t.found(mine[0]) || string(kvs[0].Key) != t.key {
-				return nil, errRequeue
-			}
-			return nil, nil //nolint:nilnil // as above
-		}
-		if len(kvs) > 0 && ln.direct(string(kvs[0].Key)) {
-			return ln.locked(kvs[0]), nil
-		}
-		// Names nest here. Look for a contender among all keys; if there is none, nobody may come after this look.
-		head, rev, err := ln.head(ctx)
-		if err != nil || head != nil {
-			return ln.locked(head), err
-		}
-		seen, below = peer{}, rev+1
-	}
 }
 
 // head returns the lowest contender as of the revision it returns, nil if there is none.

@@ -2,11 +2,14 @@ package etcdlock
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // The queue in fake time: how soon who waits, or holds, learns what; and what a crowd asks.
@@ -263,4 +266,60 @@ func TestTimeTryLockDoesNotWaitForADeletionThatHangs(t *testing.T) {
 		require.Zero(t, time.Since(begin))
 		require.NoError(t, <-released)
 	})
+}
+
+// putLocked creates a key behind everybody's back.
+func (e *etcd) putLocked(key, value string) {
+	e.rev++
+	e.keys[key] = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), CreateRevision: e.rev, ModRevision: e.rev}
+}
+
+// Keys of names below come and go faster than TryLock can look at all keys under its own.
+func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
+	for name, busy := range map[string]bool{"free": false, "taken while it looks": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				m := NewMutex(e.session(t), "n")
+				traffic, stop := context.WithCancel(t.Context())
+				defer stop()
+				go func() {
+					for i := 0; ; i++ {
+						key := fmt.Sprintf("n/b/%d", i)
+						e.mu.Lock()
+						e.putLocked(key, "")
+						e.mu.Unlock()
+						if !sleep(traffic, 3*time.Millisecond) {
+							return
+						}
+						e.remove(t, key)
+					}
+				}()
+				synctest.Wait()
+				e.bends(func(string) fault { // with e.mu
+					if busy && e.calls["write"] == 3 && e.keys["n/foreign"] == nil {
+						e.putLocked("n/foreign", "other")
+					}
+					return fault{after: 40 * time.Millisecond}
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				calls := e.count("")
+				err := m.TryLock(ctx)
+				require.LessOrEqual(t, e.count("")-calls, 8)
+				if !busy {
+					require.NoError(t, err)
+					require.NoError(t, m.Verify(t.Context()))
+					return
+				}
+				var by *LockedError
+				require.ErrorAs(t, err, &by)
+				require.Equal(t, "other", by.Holder)
+				require.Equal(t, "n/foreign", by.Key)
+				time.Sleep(100 * time.Millisecond)
+				kvs, _, err := newLine(m.s, m.Name()).list(t.Context())
+				require.NoError(t, err)
+				require.Len(t, kvs, 1, "no ticket is left behind")
+			})
+		})
+	}
 }
