@@ -40,7 +40,7 @@ var (
 
 // LockedError tells who has the lock. It matches ErrLocked.
 //
-// It is what etcd said at some instant during the call; the holder may have changed since.
+// It is what the Session knew during the call; the holder may have changed since.
 type LockedError struct {
 	// Name is the name of the lock.
 	Name string

@@ -164,14 +164,20 @@ func fits(r *pb.TxnRequest, limit int) bool {
 func (e *etcd) txnLocked(r *pb.TxnRequest, rev int64) (*pb.TxnResponse, error) {
 	resp := &pb.TxnResponse{Succeeded: true}
 	for _, c := range r.Compare {
-		var create int64
-		if kv := e.keys[string(c.Key)]; kv != nil {
-			create = kv.CreateRevision
+		var newest int64 // create revision of a key compared, 0 without one
+		for key, kv := range e.keys {
+			if within([]byte(key), c.Key, c.RangeEnd) {
+				newest = max(newest, kv.CreateRevision)
+			}
 		}
-		if len(c.RangeEnd) > 0 || c.Target != pb.Compare_CREATE || c.Result != pb.Compare_EQUAL {
-			return nil, errors.New("the fake knows equal create revisions of one key only")
+		switch {
+		case c.Target == pb.Compare_CREATE && c.Result == pb.Compare_EQUAL && len(c.RangeEnd) == 0:
+			resp.Succeeded = resp.Succeeded && newest == c.GetCreateRevision()
+		case c.Target == pb.Compare_CREATE && c.Result == pb.Compare_LESS:
+			resp.Succeeded = resp.Succeeded && newest < c.GetCreateRevision()
+		default:
+			return nil, errors.New("the fake knows create revisions only, equal or less")
 		}
-		resp.Succeeded = resp.Succeeded && create == c.GetCreateRevision()
 	}
 	ops := r.Success
 	if !resp.Succeeded {

@@ -123,13 +123,23 @@ func (e *etcd) only(call string, f fault) {
 	})
 }
 
-// remove deletes a key as an operator would, and no watch tells of it: their member is frozen.
+// remove deletes a key as an operator would, behind everybody's back.
 func (e *etcd) remove(key string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	clear(e.watches)
+	if e.keys[key] == nil {
+		panic("no such key: " + key)
+	}
 	e.rev++
 	e.deleteLocked(key)
+}
+
+// removeUntold deletes a key, and no watch tells of it: their member is frozen.
+func (e *etcd) removeUntold(key string) {
+	e.mu.Lock()
+	clear(e.watches)
+	e.mu.Unlock()
+	e.remove(key)
 }
 
 // forbids makes reads of a key be refused.

@@ -65,7 +65,7 @@ func (t *ticket) doomLocked() bool {
 	t.line.doomed = append(t.line.doomed, t)
 	// Nobody can gain from an early deletion when the hold goes on to a ticket of this Session: it is sent with
 	// the ones after it. In every other case somebody may be waiting for it.
-	return t.line.dueLocked(!t.ruled || t.next == nil || t.next.state != waiting)
+	return t.line.dueLocked(!t.handsOverLocked(t.next))
 }
 
 // giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no

@@ -65,7 +65,8 @@ func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
 }
 
 // TryLock takes the lock if it is free and nobody waits for it, in one round trip; etcd writes nothing when it is not.
-// Busy is a *LockedError that names the holder and matches ErrLocked. While the Session has no lease, because the last
+// Where keys of names below this one come and go, it takes a few more, and may queue for a moment to see who is
+// ahead. Busy is a *LockedError that names the holder and matches ErrLocked. While the Session has no lease, because the last
 // one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
 // means that the lock is not held and that nothing stays behind, as for Lock.
 func (m *Mutex) TryLock(ctx context.Context) error {

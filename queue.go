@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// This file has what is asked of etcd about a queue: to join it, to join it only if it is empty, and who is ahead.
+// This file has what is asked of etcd about a queue: to join it, and who is ahead.
 
 // peer is one generation of some ticket's key.
 type peer struct {
@@ -31,17 +31,48 @@ type view struct {
 //
 // The server scans the whole prefix for this; keys alone, it does so in its index.
 func (ln *line) ahead(limit, upTo, at int64) clientv3.Op {
-	opts := []clientv3.OpOption{
+	opts := append(asOf(at),
 		clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(limit),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend),
-	}
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
 	if upTo > 0 {
 		opts = append(opts, clientv3.WithMaxCreateRev(upTo))
 	}
-	if at > 0 { // the past does not change: any member that has it may answer
-		opts = append(opts, clientv3.WithRev(at), clientv3.WithSerializable())
-	}
 	return clientv3.OpGet(ln.prefix, opts...)
+}
+
+// asOf are the options of a read as of revision at, 0 for now. The past does not change: any member that has it may
+// answer.
+func asOf(at int64) []clientv3.OpOption {
+	if at == 0 {
+		return nil
+	}
+	return []clientv3.OpOption{clientv3.WithRev(at), clientv3.WithSerializable()}
+}
+
+// readAt asks op as of revision at, 0 for now. A revision that was compacted away, or that a member which lags does not
+// have yet, is replaced by now. So it tells what the answer is as of, and only from that may anything be concluded: a
+// key that is not there now may have been there then.
+func (s *Session) readAt(ctx context.Context, at int64, op func(at int64) clientv3.Op) (*pb.RangeResponse, int64, error) {
+	var r *pb.RangeResponse
+	for {
+		err := s.ask(ctx, func(ctx context.Context) error {
+			resp, err := s.client.Do(ctx, op(at))
+			if err == nil {
+				r = (*pb.RangeResponse)(resp.Get())
+			}
+			return err
+		})
+		switch {
+		case at > 0 && (errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted)):
+			at = 0
+			continue
+		case err != nil:
+			return nil, 0, err
+		case at == 0:
+			at = r.Header.Revision
+		}
+		return r, at, nil
+	}
 }
 
 // enqueue puts the ticket at the end of its queue: one request, which can be repeated until it is answered. The
@@ -126,25 +157,9 @@ func (t *ticket) look(ctx context.Context, at int64) (view, error) {
 	defer release()
 	limit := int64(3) // the ticket itself, and two
 	for {
-		var r *pb.RangeResponse
-		err := t.line.s.ask(ctx, func(ctx context.Context) error {
-			resp, err := t.line.s.client.Do(ctx, t.line.ahead(limit, t.rev, at))
-			if err != nil {
-				return err
-			}
-			r = (*pb.RangeResponse)(resp.Get())
-			return nil
-		})
-		if errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted) {
-			at = 0 // a member that lags, or a revision that was compacted away
-			continue
-		}
+		r, rev, err := t.line.s.readAt(ctx, at, func(at int64) clientv3.Op { return t.line.ahead(limit, t.rev, at) })
 		if err != nil {
 			return view{}, err
-		}
-		rev := at
-		if rev == 0 {
-			rev = r.Header.Revision
 		}
 		v, ok := t.view(r, rev)
 		if !ok {
@@ -165,7 +180,7 @@ func (t *ticket) still(ctx context.Context, v view, at int64) (view, error) {
 	want := append([]peer{{t.key, t.rev}}, v.ahead...)
 	ops := make([]clientv3.Op, len(want))
 	for i, p := range want {
-		ops[i] = clientv3.OpGet(p.key, clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at))
+		ops[i] = clientv3.OpGet(p.key, append(asOf(at), clientv3.WithKeysOnly())...)
 	}
 	lctx, release := t.lease.bound(ctx)
 	defer release()
@@ -191,71 +206,6 @@ func hasKey(kvs []*mvccpb.KeyValue, key string, rev int64) bool {
 		}
 	}
 	return false
-}
-
-// enqueueIfEmpty puts the ticket only if nobody is in the queue: one request, and no write when somebody is. It
-// returns who holds when the ticket is not the holder.
-//
-// seen is the holder that an earlier call found. While it exists it holds still, since nobody can come before it; that
-// is asked first, because the compare on a whole prefix reads all of it.
-func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, error) {
-	ln := t.line
-	put := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))
-	first := clientv3.OpGet(ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
-	mine := clientv3.OpGet(t.key)
-	below := int64(1) // the create revision that nobody in the queue may have reached
-	for {
-		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(ln.prefix).WithPrefix(), "<", below)}
-		then, otherwise := []clientv3.Op{put}, []clientv3.Op{mine, first}
-		if seen.key != "" {
-			nested := clientv3.OpTxn(cmps, then, otherwise)
-			cmps = []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(seen.key), "=", seen.rev)}
-			then, otherwise = []clientv3.Op{clientv3.OpGet(seen.key)}, []clientv3.Op{nested}
-		}
-		start := now()
-		actx, cancel := context.WithTimeout(ctx, ln.s.patience(4))
-		resp, err := ln.s.client.Txn(actx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-		cancel()
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil && ln.s.client.Ctx().Err() != nil:
-			return nil, errClientClosed
-		case err != nil:
-			return nil, t.leaseGone(unanswered(err))
-		}
-		if now().sub(start) > time.Second {
-			t.unsure() // the etcd client may have sent it more than once
-		}
-		answer := (*pb.TxnResponse)(resp)
-		if seen.key != "" {
-			if answer.Succeeded {
-				return ln.locked(answer.Responses[0].GetResponseRange().Kvs[0]), nil
-			}
-			answer = answer.Responses[0].GetResponseTxn()
-		}
-		if answer.Succeeded {
-			t.placed(resp.Header.Revision)
-			return nil, nil //nolint:nilnil // neither locked by another nor failed: the ticket holds
-		}
-		kvs := answer.Responses[1].GetResponseRange().Kvs
-		if mine := answer.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
-			if !t.found(mine[0]) || string(kvs[0].Key) != t.key {
-				return nil, errRequeue
-			}
-			return nil, nil //nolint:nilnil // as above
-		}
-		if len(kvs) > 0 && ln.direct(string(kvs[0].Key)) {
-			return ln.locked(kvs[0]), nil
-		}
-		// Names nest here. Look for a contender among all keys; if there is none, nobody may come after this look.
-		head, rev, err := ln.head(ctx)
-		if err != nil || head != nil {
-			return ln.locked(head), err
-		}
-		seen, below = peer{}, rev+1
-	}
 }
 
 // head returns the lowest contender as of the revision it returns, nil if there is none.

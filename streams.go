@@ -140,7 +140,7 @@ func streamContext(gen int64) context.Context {
 }
 
 // freshStream moves watches to a new stream, unless somebody has moved them since gen. Everyone of this Session that
-// waits looks again and reopens its watch there; those of other Sessions follow when they next look.
+// watches another's ticket reopens its watch there; those of other Sessions follow when they next look.
 func (s *Session) freshStream(gen int64) {
 	if !s.streams.gen.CompareAndSwap(gen, gen+1) {
 		return
@@ -148,7 +148,7 @@ func (s *Session) freshStream(gen int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.lease.tickets {
-		if t.state == waiting {
+		if t.state == waiting && t.ahead.key != "" {
 			t.nudgeLocked()
 		}
 	}

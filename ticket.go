@@ -51,10 +51,9 @@ type ticket struct {
 	changed   chan struct{} // closed at the next change of state, made when somebody waits for that
 	stir      chan struct{} // asks the waiting caller to look again
 	hold      *holdContext  // once held
-	checking  *time.Timer   // a check that is due, see grantThenCheck
+	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
-	blocker *LockedError // who was seen to hold, for the error of a caller that gives up; the caller's own
-	mod     int64        // the revision of its value, as far as is known; of whoever has the turn to proclaim
+	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
 }
 
 // line holds a Session's tickets of one name, from the first to the last of them.
@@ -74,6 +73,10 @@ type line struct {
 	goneAt  int64     // the revision of the last confirmed deletion
 	flights int       // deletions under way
 	last    error     // what the last deletion failed with
+
+	asking bool         // who holds, see askWhoHolds
+	seen   *LockedError // who was seen to hold
+	seenAt int64        // as of which revision
 }
 
 func newLine(s *Session, name string) *line { return &line{s: s, name: name, prefix: name + "/"} }
@@ -214,7 +217,7 @@ func (t *ticket) grantLocked() error {
 		return errRequeue
 	}
 	t.state, t.ahead, t.hold = held, peer{}, newHold(t.lease)
-	t.line.holder = t
+	t.line.holder, t.line.seen = t, nil
 	t.line.keepVigilLocked()
 	select {
 	case t.line.s.holds <- struct{}{}:
@@ -237,11 +240,20 @@ func (t *ticket) inherit(pred *ticket) (done bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if pred.state != left || !pred.ruled || pred.guarded || !pred.kind.relay || !t.kind.relay || pred.handed {
+	if pred.state != left || !pred.handsOverLocked(t) {
 		return false, nil
 	}
 	pred.handed = true
-	return true, t.grantLocked()
+	if err := t.grantLocked(); err != nil {
+		return true, err
+	}
+	t.checkSoonLocked(0) // nobody has looked whether t's ticket is still in etcd
+	return true, nil
+}
+
+// handsOverLocked reports whether the hold of t, which has left, goes on in memory as next's.
+func (t *ticket) handsOverLocked(next *ticket) bool {
+	return t.ruled && !t.guarded && t.kind.relay && !t.handed && next != nil && next.kind.relay && next.state == waiting
 }
 
 // behind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them has
@@ -259,6 +271,11 @@ func (t *ticket) fate() (now state, ruled bool, goneAt int64, changed <-chan str
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return t.state, t.ruled, t.goneAt, t.changedLocked()
+}
+
+func (t *ticket) isGone() bool {
+	now, _, _, _ := t.fate()
+	return now == gone
 }
 
 // changedLocked returns a channel that is closed at the ticket's next change of state.

@@ -98,7 +98,7 @@ func TestTimeManyLocksDoNotStarveTheRenewal(t *testing.T) {
 		for _, m := range []*Mutex{all[10], all[3000], all[5990]} {
 			ctx := m.Context()
 			until(time.Now().Add(77 * time.Millisecond)) // not in step with the renewals
-			e.remove(m.Key())
+			e.removeUntold(m.Key())
 			removed := time.Now()
 			<-ctx.Done()
 			require.ErrorIs(t, context.Cause(ctx), ErrLost)
@@ -114,7 +114,7 @@ func TestTimeATicketThatMayNotBeReadAnyMoreCostsNoOther(t *testing.T) {
 		e.forbids(all[3].Key())
 		until(time.Now().Add(time.Minute))
 		requireHeld(t, all)
-		e.remove(all[7].Key())
+		e.removeUntold(all[7].Key())
 		until(time.Now().Add(2 * time.Second))
 		require.ErrorIs(t, context.Cause(all[7].Context()), ErrLost, "the others are checked all the same")
 	})

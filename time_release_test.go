@@ -12,14 +12,6 @@ import (
 
 // What a release says, and when, in fake time.
 
-// takeAway deletes a ticket as an operator would.
-func (e *etcd) takeAway(key string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.rev++
-	e.deleteLocked(key)
-}
-
 func TestTimeAReleaseWithoutAContextEndsThoughRenewalsGoOn(t *testing.T) {
 	for name, release := range map[string]func(*Mutex, *Election) error{
 		"Unlock": func(m *Mutex, _ *Election) error { return m.Unlock(context.Background()) },
@@ -53,7 +45,7 @@ func TestTimeAReleaseTellsARemovalAlsoWhenAnotherCarriesItsDeletion(t *testing.T
 		got := make(chan error, 2)
 		go func() { got <- next.Lock(t.Context()) }()
 		synctest.Wait()
-		e.takeAway(m.Key())
+		e.remove(m.Key())
 		slow := true
 		e.bends(func(call string) fault {
 			if call == "write" && slow {
@@ -78,7 +70,7 @@ func TestTimeADeletionThatTheClientRepeatedIsNotTakenForALoss(t *testing.T) {
 		require.NoError(t, m.Unlock(t.Context()))
 		e.bends(nil)
 		require.NoError(t, m.Lock(t.Context()))
-		e.takeAway(m.Key())
+		e.remove(m.Key())
 		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost, "one that was answered at once tells")
 	})
 }
@@ -141,7 +133,7 @@ func TestTimeRunTellsWhatItsFunctionSaid(t *testing.T) {
 
 		ctx, cancel = context.WithCancel(t.Context())
 		err = lead.Run(ctx, "v", func(work context.Context) error {
-			e.takeAway(lead.Key())
+			e.remove(lead.Key())
 			<-work.Done()
 			cancel()
 			return boom
@@ -168,7 +160,7 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 		second := make(chan error, 1)
 		go func() { second <- m.Lock(t.Context()) }()
 		synctest.Wait()
-		e.takeAway(late.key)
+		e.remove(late.key)
 		require.NoError(t, <-second)
 		require.False(t, m.adopt(late))
 		require.NoError(t, m.Context().Err())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -16,11 +15,7 @@ import (
 // it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the near ticket
 // is released the answer is there, and no read stands between the release and the next hold.
 
-// nameAfter is how long a wait must last before it is worth asking who holds, for the error that a caller gets when
-// it gives up.
-const nameAfter = 50 * time.Millisecond
-
-// checkAfter is how long a hold must last before the check of grantThenCheck is made.
+// checkAfter is how long a hold must last before the check of checkSoonLocked is made.
 const checkAfter = 3 * time.Millisecond
 
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
@@ -45,7 +40,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			far.stop()
 			t.waits(peer{})
 			granted := false
-			if granted, v, err = t.waitOwn(ctx, own, naming); granted || err != nil {
+			if granted, v, err = t.waitOwn(ctx, own); granted || err != nil {
 				return err
 			}
 			continue
@@ -72,11 +67,12 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			at = far.read(resp, ok)
 		case <-farGone:
 		case <-t.stir:
-			if v, err = t.stirred(ctx, &near); err != nil {
+			if v, err = t.stirred(ctx, v, &near); err != nil {
 				return err
 			}
 		case <-naming:
-			t.blocker, naming = t.line.first(ctx, v), nil
+			t.line.askWhoHolds(v)
+			naming = nil
 		case <-t.lease.ctx.Done():
 			return errRequeue
 		case <-ctx.Done():
@@ -120,7 +116,7 @@ func (t *ticket) follow(ctx context.Context, near, far *watch, v view) (from int
 
 // waitOwn waits for a ticket of the same Session. Where its hold can be handed over in memory, that happens at the
 // release; else at the confirmed deletion, whose revision tells as of when to look.
-func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Time) (granted bool, v view, err error) {
+func (t *ticket) waitOwn(ctx context.Context, own *ticket) (granted bool, v view, err error) {
 	t.behind(own)
 	for {
 		now, ruled, goneAt, changed := own.fate()
@@ -137,11 +133,10 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Ti
 		}
 		select {
 		case <-changed:
-		case <-t.stir:
-			v, err = t.look(ctx, 0)
-			return false, v, err
-		case <-naming:
-			t.blocker, naming = t.line.first(ctx, view{}), nil
+		case <-t.stir: // for a watch, which this one does not have, unless it was removed itself
+			if t.isGone() {
+				return false, v, errRequeue
+			}
 		case <-t.lease.ctx.Done():
 			return false, v, errRequeue
 		case <-ctx.Done():
@@ -150,10 +145,17 @@ func (t *ticket) waitOwn(ctx context.Context, own *ticket, naming <-chan time.Ti
 	}
 }
 
-// stirred looks again because the renewal's read found the near ticket gone, or this one, or because the watches have
-// moved to another stream. A watch that has not told by now is taken for stuck.
-func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
+// stirred looks again because the renewal's read found the near ticket gone. A watch that has not told by now is taken
+// for stuck. Nothing is asked of etcd when this ticket itself was found gone, or when the watches have moved to another
+// stream: a watch that opens there has what it missed read anyway.
+func (t *ticket) stirred(ctx context.Context, v view, near *watch) (view, error) {
 	gen := near.gen
+	switch {
+	case t.isGone():
+		return v, errRequeue
+	case gen != t.line.s.streams.gen.Load():
+		return v, nil
+	}
 	v, err := t.look(ctx, 0)
 	if err != nil {
 		return v, err
@@ -174,8 +176,7 @@ func (t *ticket) stirred(ctx context.Context, near *watch) (view, error) {
 
 // grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
 // own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
-// round trip on every hand-over. A hold that is released before the check is due needs none, because its deletion
-// tells: it finds the ticket, or Unlock says ErrLost.
+// round trip on every hand-over.
 func (t *ticket) grantThenCheck(at int64) error {
 	if err := t.grant(); err != nil {
 		return err
@@ -183,50 +184,32 @@ func (t *ticket) grantThenCheck(at int64) error {
 	s := t.line.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.checking = time.AfterFunc(checkAfter, func() { s.spawn(func() { t.checkAt(at) }) })
+	t.checkSoonLocked(at)
 	return nil
+}
+
+// checkSoonLocked is for a hold that began before anybody looked for its ticket: somebody may have removed that. It was
+// the lowest if it was there as of revision at, or, if at is 0, is there now. A hold that is released before the check
+// is due needs none, because its deletion tells: it finds the ticket, or Unlock says ErrLost.
+func (t *ticket) checkSoonLocked(at int64) {
+	t.checking = time.AfterFunc(checkAfter, func() { t.line.s.spawn(func() { t.checkAt(at) }) })
 }
 
 func (t *ticket) checkAt(at int64) {
 	s := t.line.s
-	opts := []clientv3.OpOption{clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithRev(at)}
-	var resp *clientv3.GetResponse
 	ctx, cancel := context.WithCancel(s.back)
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // nobody wants to know any more
-	err := s.ask(ctx, func(ctx context.Context) (err error) {
-		resp, err = s.client.Get(ctx, t.key, opts...)
-		if code(err) == code(rpctypes.ErrFutureRev) { // also ErrCompacted: ask for the present instead
-			opts = opts[:1]
-			resp, err = s.client.Get(ctx, t.key, opts...)
-		}
-		return err
+	r, rev, err := s.readAt(ctx, at, func(at int64) clientv3.Op {
+		return clientv3.OpGet(t.key, append(asOf(at), clientv3.WithKeysOnly())...)
 	})
 	switch {
 	case err != nil:
-	case hasKey(resp.Kvs, t.key, t.rev):
+	case hasKey(r.Kvs, t.key, t.rev):
 		s.mu.Lock()
 		t.checking = nil
 		s.mu.Unlock()
 	default:
-		t.removed(at)
+		t.removed(rev)
 	}
-}
-
-// first asks who holds when v was seen, for an error message; nil if that cannot be told.
-func (ln *line) first(ctx context.Context, v view) *LockedError {
-	ctx, cancel := context.WithTimeout(ctx, ln.s.patience(0))
-	defer cancel()
-	key, opts := ln.prefix, []clientv3.OpOption{
-		clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithSerializable(),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
-	}
-	if len(v.ahead) == 1 { // known to hold; the scan of a long queue is saved
-		key, opts = v.ahead[0].key, opts[2:3]
-	}
-	resp, err := ln.s.client.Get(ctx, key, opts...)
-	if err != nil || len(resp.Kvs) == 0 || !ln.direct(string(resp.Kvs[0].Key)) {
-		return nil
-	}
-	return ln.locked(resp.Kvs[0])
 }
