@@ -94,8 +94,11 @@ func WithLogger(log *slog.Logger) Option {
 //
 // Two promises change with it, for as long as one tenure (from the first Lock to the release) lasts: the holds in it
 // share one token, and the guard of IsOwner stays true between and after them. Until the tenure ends, others see the
-// lock as held; Unlock returns nil without asking etcd, so a loss meanwhile shows at the next Lock. A name that lingers
-// costs one watch. Elections do not linger.
+// lock as held; Unlock returns nil without asking etcd, so a loss meanwhile shows at the next Lock. Elections do not
+// linger.
+//
+// A name that lingers costs one watch, one goroutine, and each third of the TTL a list of its queue, from its first Lock
+// until d after it was last in use.
 func WithLinger(d time.Duration) Option {
 	return func(o *options) error {
 		if d < 0 {

@@ -9,11 +9,12 @@ import (
 
 // This file waits for a ticket's turn, in the goroutine of the caller.
 //
-// A ticket waits for the one just ahead of it alone, so a release wakes one waiter. When that one is deleted, the
-// ticket holds if the other held; if it had only given up, there are more ahead. Which of the two it was cannot be
-// told from the deletion, so the waiter finds out beforehand: until the near ticket is known to hold, the one ahead of
-// it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the near ticket
-// is released the answer is there, and no read stands between the release and the next hold.
+// A ticket waits for the one just ahead of it. When that one is deleted, the ticket holds if the other held; if it had
+// only given up, there are more ahead. Which of the two it was cannot be told from the deletion, so the waiter finds out
+// beforehand: until the near ticket is known to hold, the one ahead of it, the far one, is watched too, and when that
+// goes, the waiter looks who is ahead now. By the time the near ticket is released the answer is there, and no read
+// stands between the release and the next hold. So a release wakes two waiters, however many there are: the next one
+// holds, and the one behind it looks.
 
 // checkAfter is how long a hold must last before the check of checkSoonLocked is made.
 const checkAfter = 3 * time.Millisecond
