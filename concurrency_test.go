@@ -14,7 +14,7 @@ import (
 )
 
 // The README's table against etcd's concurrency package states facts, and here they are: each test does the same to
-// both, and goes red when either of them changes. What takes faults to show is in faults.
+// both, and goes red when either of them changes. What takes faults to show is in tests/faults.
 
 // newPeer opens a session of the concurrency package.
 func newPeer(t *testing.T, client *clientv3.Client) *concurrency.Session {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -23,9 +24,19 @@ func (e *etcd) deleteLocked(key string) {
 	ev := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: e.rev}}
 	for w := range e.watches {
 		if within([]byte(key), w.from, w.to) {
-			w.events <- clientv3.WatchResponse{Header: e.header(fault{}), Events: []*clientv3.Event{ev}}
+			w.events <- withHeader(clientv3.WatchResponse{Events: []*clientv3.Event{ev}}, e.header(fault{}))
 		}
 	}
+}
+
+// withHeader adds the header, which a client's watch response holds as a value up to 3.6 and as a pointer from 3.7 on.
+func withHeader(resp clientv3.WatchResponse, header *pb.ResponseHeader) clientv3.WatchResponse {
+	field, h := reflect.ValueOf(&resp.Header).Elem(), reflect.ValueOf(header)
+	if field.Kind() == reflect.Struct {
+		h = h.Elem()
+	}
+	field.Set(h)
+	return resp
 }
 
 func within(key, from, to []byte) bool {
@@ -47,7 +58,7 @@ func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption)
 	}
 	if !f.lost && f.err == nil {
 		e.watches[w] = struct{}{}
-		w.events <- clientv3.WatchResponse{Header: e.header(f), Created: true}
+		w.events <- withHeader(clientv3.WatchResponse{Created: true}, e.header(f))
 	}
 	e.mu.Unlock()
 	if f.lost {
