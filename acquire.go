@@ -101,7 +101,7 @@ func (s *Session) usable(ctx context.Context, k kind, name string) error {
 		return ErrInvalidName
 	}
 	if s.closing.Err() != nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, ErrClosed)
+		return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, s.over())
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("etcdlock: %s %q: %w", k.verb, name, err)
@@ -114,7 +114,7 @@ func (s *Session) usable(ctx context.Context, k kind, name string) error {
 func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, err error) error {
 	switch {
 	case s.closing.Err() != nil:
-		err = ErrClosed
+		err = s.over()
 	case ctx.Err() != nil:
 		s.mu.Lock()
 		trouble, queued := s.trouble, t != nil && t.rev != 0

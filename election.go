@@ -179,7 +179,7 @@ func (e *Election) leading() *ticket {
 
 func (e *Election) notLeading() error {
 	if e.s.closing.Err() != nil {
-		return ErrClosed
+		return e.s.over()
 	}
 	return ErrNotLeader
 }
@@ -204,7 +204,7 @@ func (e *Election) Context() context.Context {
 		return t.hold
 	}
 	if e.s.closing.Err() != nil {
-		return endedContext(ErrClosed)
+		return endedContext(e.s.over())
 	}
 	return endedContext(ErrNotHeld)
 }

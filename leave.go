@@ -173,8 +173,8 @@ func (t *ticket) awaitGone(ctx context.Context) error {
 
 // leftBehind is the error of a release that etcd had not confirmed when the lease ended.
 func (t *ticket) leftBehind(last error) error {
-	if cause := context.Cause(t.lease.ctx); errors.Is(cause, ErrClosed) {
-		return ErrClosed
+	if cause := context.Cause(t.lease.ctx); cause != nil && !errors.Is(cause, ErrLost) {
+		return cause // ErrClosed or ErrClientClosed
 	}
 	err := errors.New("released, but etcd had not confirmed it when the lease ended")
 	if last != nil {

@@ -12,7 +12,7 @@ import (
 // where the work under it is fenced or may overlap after a loss.
 //
 // Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics for
-// ErrClosed and ErrInvalidName alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
+// ErrClosed, ErrClientClosed and ErrInvalidName alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
 // not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
 func (m *Mutex) Locker() sync.Locker { return locker{m} }
 
@@ -24,7 +24,7 @@ func (l locker) Lock() {
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
+		case errors.Is(err, ErrClosed), errors.Is(err, ErrClientClosed), errors.Is(err, ErrInvalidName):
 			panic(err)
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)

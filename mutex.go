@@ -112,7 +112,7 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 			return fmt.Errorf("etcdlock: lock %q: %w: %w: the hold before was lost and awaits its Unlock",
 				m.name, ctx.Err(), &LockedError{Name: m.name, Holder: m.s.opts.identity})
 		case <-m.s.closing.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w", m.name, ErrClosed)
+			return fmt.Errorf("etcdlock: lock %q: %w", m.name, m.s.over())
 		}
 	}
 }
@@ -204,7 +204,7 @@ func (m *Mutex) release(ctx context.Context, t *ticket, again bool) error {
 
 func (m *Mutex) notHeld() error {
 	if m.s.closing.Err() != nil {
-		return ErrClosed
+		return m.s.over()
 	}
 	return ErrNotHeld
 }

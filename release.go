@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -24,10 +23,8 @@ func (t *ticket) release(ctx context.Context, again bool) error {
 		}
 		t.leave() // unless it has left
 		switch {
-		case lost && errors.Is(cause, ErrClosed):
-			return ErrClosed
 		case lost:
-			return ErrLost
+			return cause // ErrLost, ErrClosed or ErrClientClosed
 		}
 	}
 	if err := ctx.Err(); err != nil && !again {
