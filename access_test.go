@@ -197,6 +197,19 @@ func TestAnAuthTokenThatExpiresCostsNothing(t *testing.T) {
 	assert.Empty(t, logged.list(), "nothing was lost")
 }
 
+func TestObserveWithoutALoginEndsWithTheRefusal(t *testing.T) {
+	endpoint := newServer(t, nil)
+	g := &guarded{}
+	open := dial(t, endpoint, clientv3.Config{})
+	s := newSession(t, open)
+	g.addUser(t, open, "root", "root")
+	_, err := open.AuthEnable(soon(t))
+	require.NoError(t, err)
+	for _, err = range etcdlock.NewElection(s, "locks/e").Observe(soon(t)) {
+	}
+	require.ErrorIs(t, err, rpctypes.ErrUserEmpty)
+}
+
 func TestTLS(t *testing.T) {
 	certFile, keyFile, client := newCertificate(t)
 	endpoint := newServer(t, func(cfg *embed.Config) {

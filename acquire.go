@@ -58,7 +58,7 @@ func (s *Session) acquire(ctx context.Context, k kind, name, value string) (*tic
 // usable is what can be told without asking etcd.
 func (s *Session) usable(ctx context.Context, k kind, name string) error {
 	if s.closing.Err() != nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, ErrClosed)
+		return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, s.over())
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("etcdlock: %s %q: %w", k.take, name, err)
@@ -71,7 +71,7 @@ func (s *Session) usable(ctx context.Context, k kind, name string) error {
 func (s *Session) failed(ctx context.Context, k kind, name string, t *ticket, err error) error {
 	switch {
 	case s.closing.Err() != nil:
-		err = ErrClosed
+		err = s.over()
 	case ctx.Err() != nil:
 		s.mu.Lock()
 		trouble := s.trouble

@@ -21,7 +21,7 @@ func (s *Session) ask(ctx context.Context, f func(context.Context) error) error 
 		case ctx.Err() != nil:
 			return overErr(ctx, last)
 		case s.client.Ctx().Err() != nil:
-			return errClientClosed
+			return ErrClientClosed
 		case !transient(err):
 			return err
 		}

@@ -68,16 +68,16 @@ func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error
 func (s *Session) contenders(ctx context.Context, name string) ([]*mvccpb.KeyValue, error) {
 	switch {
 	case s.closing.Err() != nil:
-		return nil, ErrClosed
+		return nil, s.over()
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.closing, func() { cancel(ErrClosed) })()
+	defer context.AfterFunc(s.closing, func() { cancel(s.over()) })()
 	kvs, _, err := newLine(s, name).list(ctx)
 	if err != nil && s.closing.Err() != nil {
-		err = ErrClosed
+		err = s.over()
 	}
 	return kvs, err
 }

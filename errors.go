@@ -23,6 +23,8 @@ var (
 	ErrLost = errors.New("etcdlock: hold lost")
 	// ErrClosed says that the Session is closed, or was closed during the call.
 	ErrClosed = errors.New("etcdlock: session closed")
+	// ErrClientClosed says that the Session is over because the etcd client, which belongs to the caller, was closed.
+	ErrClientClosed = errors.New("etcdlock: the etcd client is closed")
 	// ErrNotHeld says that the Mutex is not held: never locked, or unlocked already.
 	ErrNotHeld = errors.New("etcdlock: not held")
 	// ErrUnconfirmed says that a hold was released, and that etcd has not confirmed that its ticket is gone. The
@@ -90,9 +92,6 @@ func unanswered(err error) error {
 	}
 	return err
 }
-
-// errClientClosed is final: nothing can be asked any more.
-var errClientClosed = errors.New("the etcd client is closed")
 
 // transient reports whether the same request may succeed a little later. Everything else (permissions, a full
 // store, a request that is too large) is told to the caller at once.

@@ -56,7 +56,7 @@ func nothingUnder(t *testing.T, client *clientv3.Client, prefixes ...string) {
 // documented reports whether err is of a kind that the documentation of some call names.
 func documented(err error) bool {
 	for _, kind := range []error{
-		etcdlock.ErrLocked, etcdlock.ErrLost, etcdlock.ErrClosed, etcdlock.ErrNotHeld, etcdlock.ErrNotLeader,
+		etcdlock.ErrLocked, etcdlock.ErrLost, etcdlock.ErrClosed, etcdlock.ErrClientClosed, etcdlock.ErrNotHeld, etcdlock.ErrNotLeader,
 		etcdlock.ErrNoLeader, etcdlock.ErrCampaigning, etcdlock.ErrUnconfirmed, etcdlock.ErrInvalidName, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, kind) {

@@ -108,7 +108,7 @@ func (h *handle) release(ctx context.Context, only *ticket) error {
 // notHeld is why a value holds nothing.
 func (h *handle) notHeld() error {
 	if h.s != nil && h.s.closing.Err() != nil {
-		return ErrClosed
+		return h.s.over()
 	}
 	return h.kind.notHeld
 }

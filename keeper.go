@@ -103,40 +103,66 @@ func (s *Session) bury(l *lease) {
 	s.mu.Unlock()
 }
 
-// succeed gets the next lease, however long it takes; nil when the Session closes or the client is closed.
+// succeed gets the next lease, however long it takes; nil when the Session is over.
 func (s *Session) succeed() *lease {
-	for n := 0; s.closing.Err() == nil && s.client.Ctx().Err() == nil; n++ {
+	for n := 0; s.closing.Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(s.back, s.patience(n))
 		start := now()
 		l, err := grant(ctx, s.client, s.opts.ttl)
 		cancel()
-		s.mu.Lock()
-		s.trouble = unanswered(err)
-		if err == nil && s.closing.Err() == nil {
-			s.rtt.Store(int64(now().sub(start)))
-			s.lease = l
-			close(s.next)
-			s.next = make(chan struct{})
-			s.mu.Unlock()
-			s.opts.log.Info("etcdlock: new lease", leaseAttr(l), "ttl", l.ttl)
-			return l
-		}
-		s.mu.Unlock()
-		if err == nil { // granted while Close was at work on the lease before
-			l.end(ErrClosed)
+		if err == nil {
+			if s.adopt(l) {
+				s.rtt.Store(int64(now().sub(start)))
+				s.opts.log.Info("etcdlock: new lease", leaseAttr(l), "ttl", l.ttl)
+				return l
+			}
+			l.end(s.over())
 			ctx, cancel := context.WithTimeout(s.back, closeLimit)
 			_ = s.revoke(ctx, l, nil) // without keys; it ends by itself
 			cancel()
 			return nil
 		}
-		s.opts.log.Debug("etcdlock: no lease granted", "error", err)
-		pause, cancel := context.WithCancel(s.back)
-		unhook := context.AfterFunc(s.closing, cancel)
-		sleep(pause, min(50*time.Millisecond<<min(n, 5), time.Second))
-		unhook()
-		cancel()
+		level := slog.LevelDebug
+		if s.refuse(err) {
+			level = slog.LevelError
+		}
+		s.opts.log.Log(s.back, level, "etcdlock: no lease granted", "error", err)
+		sleep(s.closing, min(50*time.Millisecond<<min(n, 5), time.Second))
 	}
 	return nil
+}
+
+// adopt makes l the Session's lease, unless it came while the Session was ending with the one before.
+func (s *Session) adopt(l *lease) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Err() != nil {
+		return false
+	}
+	s.lease, s.trouble, s.refused = l, nil, nil
+	s.wakeLocked()
+	return true
+}
+
+// refuse takes it in that no lease was granted. An error that no retry will mend is told to everybody who waits for the
+// lease, now and until there is one; refuse reports whether that is news.
+func (s *Session) refuse(err error) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = unanswered(err)
+	if transient(err) {
+		s.refused = nil
+		return false
+	}
+	news = s.refused == nil
+	s.refused = err
+	s.wakeLocked()
+	return news
+}
+
+func (s *Session) wakeLocked() {
+	close(s.next)
+	s.next = make(chan struct{})
 }
 
 func leaseAttr(l *lease) slog.Attr { return slog.String("lease", fmt.Sprintf("%x", l.id)) }

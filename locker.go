@@ -12,8 +12,8 @@ import (
 // where the work under it is fenced or may overlap after a loss.
 //
 // Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics for
-// ErrClosed, and for a Mutex without a name or a Session, alone. Unlock of a hold that was lost logs that and returns, as it does when etcd has
-// not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
+// ErrClosed, ErrClientClosed, and for a Mutex without a name or a Session. Unlock of a hold that was lost logs that and
+// returns, as it does when etcd has not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
 func (m *Mutex) Locker() sync.Locker { return locker{m} }
 
 type locker struct{ m *Mutex }
@@ -27,7 +27,7 @@ func (l locker) Lock() {
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, ErrClosed):
+		case errors.Is(err, ErrClosed), errors.Is(err, ErrClientClosed):
 			panic(err)
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)

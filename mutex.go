@@ -141,7 +141,7 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
 		case <-m.s.closing.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w", m.name, ErrClosed)
+			return fmt.Errorf("etcdlock: lock %q: %w", m.name, m.s.over())
 		}
 	}
 }

@@ -14,7 +14,7 @@ const backlog = 64
 // goes backwards within one history of the cluster: a state is never older than the one before.
 //
 // Watch errors, compaction, the loss of members and a restored store are mended inside. It ends when the caller breaks,
-// and otherwise with one last pair that carries why: ctx.Err(), ErrClosed when the Session closes, ErrInvalidName, or
+// and otherwise with one last pair that carries why: ctx.Err(), ErrClosed when the Session closes, ErrClientClosed, ErrInvalidName, or
 // a refusal of etcd's that no retry can mend.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 	return func(yield func(Leader, error) bool) {
@@ -24,7 +24,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 			return
 		}
 		octx, cancel := context.WithCancelCause(ctx)
-		defer context.AfterFunc(e.s.closing, func() { cancel(ErrClosed) })()
+		defer context.AfterFunc(e.s.closing, func() { cancel(e.s.over()) })()
 		o := &observer{s: e.s, line: newLine(e.s, e.name), news: make(chan struct{}, 1)}
 		// The goroutine that follows etcd belongs to this call, which waits for it before it returns.
 		done := make(chan error, 1)
@@ -50,7 +50,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 				case ctx.Err() != nil:
 					err = ctx.Err()
 				case e.s.closing.Err() != nil:
-					err = ErrClosed
+					err = e.s.over()
 				}
 				fail(err)
 				return

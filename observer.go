@@ -90,6 +90,10 @@ func (o *observer) pass(ctx context.Context) error {
 		if outdated(err) {
 			o.s.freshStream(gen)
 		}
+		// A watch says why in words. A read says in a code whether that is final.
+		if _, _, lerr := o.line.list(ctx); lerr != nil && !transient(lerr) {
+			return lerr
+		}
 		return refusal(err)
 	}
 	limit.Stop()

@@ -27,11 +27,8 @@ func (t *ticket) release(ctx context.Context, again bool) error {
 			t.leaveNow(ctx)
 		}
 		t.leave() // unless it has left
-		switch {
-		case lost && errors.Is(cause, ErrClosed):
-			return ErrClosed
-		case lost:
-			return ErrLost
+		if lost {
+			return cause // ErrLost, ErrClosed or ErrClientClosed
 		}
 	}
 	return t.awaitGone(ctx, patience.C)
@@ -56,8 +53,8 @@ func (t *ticket) awaitGone(ctx context.Context, patience <-chan time.Time) error
 		case confirmed && d.out == 0:
 			return ErrLost
 		case !confirmed && (over || t.lease.ctx.Err() != nil):
-			if errors.Is(context.Cause(t.lease.ctx), ErrClosed) {
-				return ErrClosed
+			if cause := context.Cause(t.lease.ctx); cause != nil && !errors.Is(cause, ErrLost) {
+				return cause // ErrClosed or ErrClientClosed
 			}
 			return unconfirmed(errors.New("the lease ended first"), last)
 		case d.refused != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +28,12 @@ type Session struct {
 	client *clientv3.Client
 	opts   options
 
-	closing context.Context // over, with ErrClosed, once Close has begun
+	closing context.Context // over once Close has begun, with ErrClosed, or with ErrClientClosed once the client is
 	shut    context.CancelCauseFunc
 	back    context.Context // for requests of the background; over at the end of Close
 	stop    context.CancelFunc
-	closed  chan struct{} // closed when Close is done
+	unhook  func() bool   // from the end of the client
+	closed  chan struct{} // closed when end is done
 	wg      sync.WaitGroup
 
 	poke    chan struct{} // asks keep for a check now
@@ -42,15 +44,17 @@ type Session struct {
 	rtt     atomic.Int64  // of the last answered renewal or grant, in ns
 	fewer   atomic.Int64  // operations in one Txn than etcd takes by default, see partSize
 
-	mu      sync.Mutex // guards what follows, and the fields of lines, tickets and leases that say so
-	lease   *lease     // the newest; may be over
-	next    chan struct{}
-	lines   map[string]*line
-	probe   string // a key that this client may read
-	trouble error  // what the last renewal or grant failed with, nil after a success
-	work    int    // functions of Do and Run that are running
-	idle    chan struct{}
-	stopped bool
+	mu        sync.Mutex    // guards what follows, and the fields of lines, tickets and leases that say so
+	lease     *lease        // the newest; may be over
+	next      chan struct{} // closed with the next lease, or its refusal
+	refused   error         // what etcd refused the next lease with, for good
+	lines     map[string]*line
+	probe     string               // a key that this client may read
+	trouble   error                // what the last renewal or grant failed with, nil after a success
+	working   map[*ticket]struct{} // those under which functions of Do and Run are running
+	idle      chan struct{}        // closed when there are none, made when somebody waits for that
+	stopped   bool
+	unrevoked error // for the first Close: why end could not give the lease back
 }
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
@@ -72,15 +76,19 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("etcdlock: new session: %w", err)
 	}
+	if client.Ctx().Err() != nil {
+		return nil, fmt.Errorf("etcdlock: new session: %w", ErrClientClosed)
+	}
 	s := &Session{
-		client: client,
-		opts:   o,
-		closed: make(chan struct{}),
-		poke:   make(chan struct{}, 1),
-		holds:  make(chan struct{}, 1),
-		next:   make(chan struct{}),
-		lines:  make(map[string]*line),
-		probe:  "etcdlock",
+		client:  client,
+		opts:    o,
+		closed:  make(chan struct{}),
+		poke:    make(chan struct{}, 1),
+		holds:   make(chan struct{}, 1),
+		next:    make(chan struct{}),
+		lines:   make(map[string]*line),
+		working: make(map[*ticket]struct{}),
+		probe:   "etcdlock",
 	}
 	start := now()
 	l, err := grant(ctx, client, o.ttl)
@@ -98,6 +106,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	}
 	s.spawn(func() { s.keep(l) })
 	s.spawn(s.stand)
+	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
 	return s, nil
 }
 
@@ -124,85 +133,105 @@ func (s *Session) Identity() string { return s.opts.identity }
 // Holders by plain Lock are not waited for: unlock before closing.
 //
 // With etcd out of reach it returns within 5 s of the end of those functions, with etcd's error; the lease then ends
-// by itself, a TTL after its last renewal. A second Close waits for the first one and returns nil. It is safe for
-// concurrent use and does not close the etcd client.
+// by itself, a TTL after its last renewal. A lease that was lost already costs nothing. A second Close waits for the
+// first one and returns nil. It is safe for concurrent use and does not close the etcd client.
+//
+// A client that is closed first ends the Session by itself, at once: holds and calls then end with ErrClientClosed, and
+// nothing can be given back, so the locks are free when the lease has run out. Close returns ErrClientClosed then.
 func (s *Session) Close() error {
-	if s.closing.Err() != nil || !s.begin() {
-		<-s.closed
-		return nil
-	}
-	defer close(s.closed)
+	s.unhook()
+	s.end(ErrClosed)
+	<-s.closed
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.unrevoked
+	s.unrevoked = nil
+	return err
+}
+
+// end is the end of the Session, for one cause or the other. Only the first call does anything.
+func (s *Session) end(cause error) {
+	s.mu.Lock()
+	if s.closing.Err() != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.shut(cause) // nobody's callback on this context takes mu
 	l := s.lease
 	s.mu.Unlock()
-	left := l.left()
-	l.end(ErrClosed) // renewals stop here, so left is final
-	s.awaitWork(left)
+	defer close(s.closed)
 
-	limit, cancel := context.WithTimeout(s.back, closeLimit)
-	s.mu.Lock()
-	keys := l.keysLocked()
-	s.mu.Unlock()
-	err := s.revoke(limit, l, keys)
-	cancel()
+	alive := l.alive()
+	working, left := s.stillWorking(), l.left()
+	l.end(cause) // renewals stop here, so left is final
+	err := cause
+	switch {
+	case !alive:
+		err = nil // keep has revoked it, or etcd is away and it ends by itself
+	case cause == ErrClosed: //nolint:errorlint // this very value
+		awaitWork(working, left)
+		limit, cancel := context.WithTimeout(s.back, closeLimit)
+		s.mu.Lock()
+		keys := l.keysLocked()
+		s.mu.Unlock()
+		err = s.revoke(limit, l, keys)
+		cancel()
+	}
 	s.mu.Lock()
 	s.stopped = true // nothing is spawned from here on
+	if err != nil {
+		s.unrevoked = fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.id, l.ttl, err)
+	}
 	s.mu.Unlock()
 	s.stop()
 	s.wg.Wait()
 	s.streams.release(s.client)
-	if err != nil {
-		return fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.id, l.ttl, err)
-	}
-	return nil
 }
 
-// begin marks the Session as closing; false if another Close did before.
-func (s *Session) begin() bool {
+// over is why the Session is: ErrClosed or ErrClientClosed; nil while it is not.
+func (s *Session) over() error { return context.Cause(s.closing) }
+
+// stillWorking makes a channel that is closed when the functions of Do and Run which still have their holds have ended;
+// nil if there are none. Nothing is given back that the others might need.
+func (s *Session) stillWorking() (ended <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Err() != nil {
-		return false
+	maps.DeleteFunc(s.working, func(t *ticket, _ struct{}) bool { return t.hold.Context.Err() != nil })
+	if len(s.working) > 0 {
+		s.idle = make(chan struct{})
 	}
-	s.shut(ErrClosed) // nobody's callback on this context takes mu
-	return true
+	return s.idle
 }
 
-// awaitWork waits for the functions of Do and Run, at most for limit.
-func (s *Session) awaitWork(limit time.Duration) {
-	s.mu.Lock()
-	var idle chan struct{}
-	if s.work > 0 {
-		idle = make(chan struct{})
-		s.idle = idle
-	}
-	s.mu.Unlock()
-	if idle == nil {
+// awaitWork waits for that, at most for limit.
+func awaitWork(working <-chan struct{}, limit time.Duration) {
+	if working == nil {
 		return
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-idle:
+	case <-working:
 	case <-timer.C:
 	}
 }
 
-// workBegins and workEnds count the functions that Close waits for. Once Close has begun there are no more of them.
-func (s *Session) workBegins() bool {
+// workBegins and workEnds keep the functions that Close waits for. Once Close has begun there are no more of them.
+func (s *Session) workBegins(t *ticket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing.Err() != nil {
 		return false
 	}
-	s.work++
+	s.working[t] = struct{}{}
 	return true
 }
 
-func (s *Session) workEnds() {
+func (s *Session) workEnds(t *ticket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.work--; s.work == 0 && s.idle != nil {
+	delete(s.working, t)
+	if len(s.working) == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
@@ -231,25 +260,26 @@ func (s *Session) current() *lease {
 	return s.lease
 }
 
-// live returns a lease that can be relied on now, waiting for the next one if the last was lost.
+// live returns a lease that can be relied on now, waiting for the next one if the last was lost. What etcd refuses the
+// next one with for good ends the wait.
 func (s *Session) live(ctx context.Context) (*lease, error) {
 	for {
 		s.mu.Lock()
-		l, next, trouble := s.lease, s.next, s.trouble
+		l, next, trouble, refused := s.lease, s.next, s.trouble, s.refused
 		s.mu.Unlock()
-		if s.closing.Err() != nil {
-			return nil, ErrClosed
-		}
-		if l.alive() {
+		switch {
+		case s.closing.Err() != nil:
+			return nil, s.over()
+		case l.alive():
 			return l, nil
+		case refused != nil:
+			return nil, fmt.Errorf("no lease granted: %w", refused)
 		}
 		select {
 		case <-next:
 		case <-ctx.Done():
 			return nil, overErr(ctx, trouble)
 		case <-s.closing.Done():
-		case <-s.client.Ctx().Done():
-			return nil, errClientClosed
 		}
 	}
 }

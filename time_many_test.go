@@ -48,14 +48,14 @@ func TestTimeAnEtcdThatTakesFewOperationsInOneTxnIsAskedInSmallerParts(t *testin
 				requireHeld(t, all)
 				// All but the last are released in memory, so their deletions are sent together.
 				var wg sync.WaitGroup
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				for range 150 {
 					wg.Go(func() {
-						assert.NoError(t, NewMutex(s, "/time/one").Do(t.Context(), func(context.Context) error { return nil }))
+						assert.NoError(t, NewMutex(s, "/time/one").Do(ctx, func(context.Context) error { return nil }))
 					})
 				}
 				wg.Wait()
 				// So are those of waiters that give up together while a deletion is under way.
-				ctx, cancel := context.WithCancel(t.Context())
 				for range 150 {
 					wg.Go(func() { assert.Error(t, NewMutex(s, all[0].Name()).Lock(ctx)) })
 				}
@@ -99,10 +99,8 @@ func TestTimeManyLocksDoNotStarveTheRenewal(t *testing.T) {
 			ctx := m.Context()
 			until(time.Now().Add(77 * time.Millisecond)) // not in step with the renewals
 			e.removeUntold(m.Key())
-			removed := time.Now()
-			<-ctx.Done()
+			until(time.Now().Add(2*time.Second/3 + trip))
 			require.ErrorIs(t, context.Cause(ctx), ErrLost)
-			require.LessOrEqual(t, time.Since(removed), 2*time.Second/3+trip)
 		}
 	})
 }

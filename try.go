@@ -115,7 +115,7 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 		case err != nil && ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err != nil && ln.s.client.Ctx().Err() != nil:
-			return nil, errClientClosed
+			return nil, ErrClientClosed
 		case err != nil:
 			return nil, t.leaseGone(unanswered(err))
 		}

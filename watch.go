@@ -59,7 +59,7 @@ func (w *watch) open(ctx context.Context, s *Session, p peer, opts ...clientv3.O
 		case ctx.Err() != nil:
 			return 0, overErr(ctx, last)
 		case s.client.Ctx().Err() != nil:
-			return 0, errClientClosed
+			return 0, ErrClientClosed
 		case err == nil:
 			last = errUnanswered
 			s.freshStream(gen)

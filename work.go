@@ -42,10 +42,10 @@ func (h *handle) needs(ctx context.Context, verb string, fn func(context.Context
 
 // work runs fn under the hold. The Session's Close waits for it.
 func (t *ticket) work(ctx context.Context, fn func(ctx context.Context) error) error {
-	if !t.line.s.workBegins() {
-		return ErrClosed
+	if !t.line.s.workBegins(t) {
+		return t.line.s.over()
 	}
-	defer t.line.s.workEnds()
+	defer t.line.s.workEnds(t)
 	work, stop := newWork(ctx, t.hold)
 	defer stop()
 	return fn(work)
@@ -91,7 +91,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
 		case e.s.closing.Err() != nil:
-			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, ErrClosed))
+			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, e.s.over()))
 		case !lost:
 			return err
 		}

@@ -29,4 +29,5 @@ var rows = []row{
 	{"trips", trips, oneIdle},
 	{"small", small, oneIdle},
 	{"takeover", takeover, oneIdle},
+	{"many", many, oneIdle},
 }
