@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // The queue in fake time: how soon who waits, or holds, learns what; and what a crowd asks.
@@ -319,6 +320,42 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 				kvs, _, err := newLine(m.s, m.Name()).list(t.Context())
 				require.NoError(t, err)
 				require.Len(t, kvs, 1, "no ticket is left behind")
+			})
+		})
+	}
+}
+
+// A list may know of a contender whose event is still on its way.
+func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
+	for name, silent := range map[string]bool{"the event comes a little later": false, "it never comes": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(6*time.Second), WithLinger(time.Hour))
+				m := NewMutex(s, "vigil")
+				for range 2 {
+					require.NoError(t, m.Lock(t.Context()))
+					time.Sleep(time.Millisecond) // for the vigil
+					require.NoError(t, m.Unlock(t.Context()))
+				}
+				e.mu.Lock()
+				require.Len(t, e.keys, 1, "it lingers")
+				e.putLocked("vigil/foreign", "")
+				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["vigil/foreign"]}
+				e.mu.Unlock()
+				gen := s.streams.gen.Load()
+				time.Sleep(s.TTL() / 3)
+				synctest.Wait()
+				e.mu.Lock()
+				require.Len(t, e.keys, 1, "the lock gives way at once")
+				for w := range e.watches {
+					if !silent && within([]byte("vigil/foreign"), w.from, w.to) {
+						w.events <- clientv3.WatchResponse{Events: []*clientv3.Event{put}}
+					}
+				}
+				e.mu.Unlock()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Equal(t, silent, s.streams.gen.Load() > gen)
 			})
 		})
 	}
