@@ -360,3 +360,29 @@ func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 		})
 	}
 }
+
+// To tell who is the first of a long queue etcd reads all of it.
+func TestTimeWhoIsFarBackAsksWhoHoldsOnlyBeforeItGivesUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		holder := NewMutex(e.session(t, WithTTL(time.Hour), WithIdentity("holder")), "back")
+		require.NoError(t, holder.Lock(t.Context()))
+		const n = 50
+		errs := make(chan error, n)
+		for range n {
+			m := NewMutex(e.session(t, WithTTL(time.Hour)), "back")
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			go func() { errs <- m.Lock(ctx) }()
+			synctest.Wait()
+		}
+		reads := e.count("read")
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		require.Equal(t, reads+1, e.count("read"), "the one that is next asks for one key")
+		for range n {
+			var by *LockedError
+			require.ErrorAs(t, <-errs, &by)
+			require.Equal(t, LockedError{"back", "holder", holder.Token(), holder.Key()}, *by)
+		}
+	})
+}
