@@ -32,6 +32,22 @@ func (s *Session) ask(ctx context.Context, f func(context.Context) error) error 
 	}
 }
 
+// askOnce makes a request once: it is for a caller that would rather have the error.
+func (s *Session) askOnce(ctx context.Context, f func(context.Context) error) error {
+	actx, cancel := context.WithTimeout(ctx, s.patience(4))
+	defer cancel()
+	switch err := f(actx); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.client.Ctx().Err() != nil:
+		return ErrClientClosed
+	default:
+		return unanswered(err)
+	}
+}
+
 // patience is the time limit of the nth attempt of a request: long enough for a slow path, short enough to leave a
 // frozen member for another one early.
 func (s *Session) patience(n int) time.Duration {

@@ -11,29 +11,44 @@ import (
 // ask. So somebody asks beforehand: once for all the goroutines of the Session that queue for the name, and beside their
 // wait, since a hand-over must not wait for a word in an error. Nobody asks where a ticket of this Session holds.
 
-// nameAfter is how long a wait must last before it is worth asking who holds.
+// nameAfter is how long a wait must last before it is worth asking who holds, and how long before a caller's deadline
+// that has to be.
 const nameAfter = 50 * time.Millisecond
 
-// askWhoHolds asks, unless somebody does, or has done it since v was seen, or the holder is one of ours.
+// whenToAsk fires when it is time to ask. Whoever is next reads one key for it. For whoever is further back, etcd has to
+// read the whole queue: a crowd that did so as soon as it had queued would keep the server from handing over.
+func (t *ticket) whenToAsk(ctx context.Context, v view) <-chan time.Time {
+	after := nameAfter
+	if len(v.ahead) > 1 {
+		after = t.line.s.TTL() / 3
+		if end, ok := ctx.Deadline(); ok {
+			after = max(nameAfter, time.Until(end)-nameAfter)
+		}
+	}
+	return time.After(after)
+}
+
+// askWhoHolds asks, unless somebody of the line does, or has just done it, or the holder is one of ours.
 func (ln *line) askWhoHolds(v view) {
 	s := ln.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ln.asking || ln.seenAt >= v.rev || ln.ownLocked() != nil {
+	if ln.asking || ln.seen != nil && now().sub(ln.seenAt) < nameAfter || ln.ownLocked() != nil {
 		return
 	}
 	ln.asking = s.spawnLocked(func() {
-		by, at := ln.first(v)
+		asked := now()
+		by := ln.first(v)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if ln.asking = false; by != nil {
-			ln.seen, ln.seenAt = by, at
+			ln.seen, ln.seenAt = by, asked
 		}
 	})
 }
 
-// first asks any member who holds, and as of when that is; nil if it cannot be told.
-func (ln *line) first(v view) (*LockedError, int64) {
+// first asks any member who holds; nil if it cannot be told.
+func (ln *line) first(v view) *LockedError {
 	ctx, cancel := context.WithTimeout(ln.s.back, ln.s.patience(0))
 	defer cancel()
 	key, opts := ln.prefix, []clientv3.OpOption{
@@ -45,9 +60,9 @@ func (ln *line) first(v view) (*LockedError, int64) {
 	}
 	resp, err := ln.s.client.Get(ctx, key, opts...)
 	if err != nil || len(resp.Kvs) == 0 || !ln.direct(string(resp.Kvs[0].Key)) {
-		return nil, 0
+		return nil
 	}
-	return ln.locked(resp.Kvs[0]), resp.Header.Revision
+	return ln.locked(resp.Kvs[0])
 }
 
 // blockerLocked is who holds, as far as this Session knows, for the error of t's caller.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/tests/v3/framework/integration"
 
 	"github.com/etcdlock/etcdlock"
 )
@@ -70,19 +71,67 @@ func TestALockUsesFewNamesHoweverOftenItIsTaken(t *testing.T) {
 	assert.LessOrEqual(t, len(names), 16, "two for each that queues at once: the next may queue while a deletion is under way")
 }
 
-func TestABusyTryLockIsOneRequestAndNoWrite(t *testing.T) {
+func TestABusyTryLockIsOneRequestAndFromTheSecondOnAReadAlone(t *testing.T) {
 	clus := newCluster(t, 1)
 	client, tp := newTappedClient(t, clus)
-	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "busy")
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0), etcdlock.WithTTL(time.Minute)), "busy")
 	require.NoError(t, holder.Lock(soon(t)))
 	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithTTL(time.Minute)), "busy")
-	rev := revision(t, client)
-	tp.requests()
-	for range 10 {
-		require.ErrorIs(t, m.TryLock(soon(t)), etcdlock.ErrLocked)
+	for _, want := range []struct {
+		times   int
+		sent    map[string]int
+		entries uint64
+	}{
+		{1, map[string]int{"Txn": 1}, 1},
+		{10, map[string]int{"Range": 10}, 0},
+	} {
+		rev, entries := revision(t, clus.Client(0)), raftIndex(t, clus)
+		tp.requests()
+		for range want.times {
+			require.ErrorIs(t, m.TryLock(soon(t)), etcdlock.ErrLocked)
+		}
+		assert.Equal(t, want.sent, tp.requests())
+		assert.Equal(t, rev, revision(t, clus.Client(0)))
+		assert.Equal(t, entries+want.entries, raftIndex(t, clus))
 	}
-	assert.Equal(t, map[string]int{"Txn": 10}, tp.requests())
-	assert.Equal(t, rev, revision(t, client))
+}
+
+func TestATryLockAfterTheHolderIsGoneIsTwoRequestsOnce(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "free")
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	m, own := etcdlock.NewMutex(s, "free"), etcdlock.NewMutex(s, "free")
+	sent := func(want map[string]int, result error) {
+		t.Helper()
+		tp.requests()
+		require.ErrorIs(t, m.TryLock(soon(t)), result)
+		assert.Equal(t, want, tp.requests())
+	}
+	require.NoError(t, holder.Lock(soon(t)))
+	sent(map[string]int{"Txn": 1}, etcdlock.ErrLocked)
+	require.NoError(t, holder.Unlock(soon(t)))
+	require.NoError(t, holder.Lock(soon(t)))
+	sent(map[string]int{"Range": 1, "Txn": 1}, etcdlock.ErrLocked)
+	require.NoError(t, holder.Unlock(soon(t)))
+	sent(map[string]int{"Range": 1, "Txn": 1}, nil)
+	require.NoError(t, m.Unlock(soon(t)))
+	sent(map[string]int{"Txn": 1}, nil)
+	require.NoError(t, m.Unlock(soon(t)))
+	require.NoError(t, own.Lock(soon(t)))
+	sent(map[string]int{}, etcdlock.ErrLocked) // it is known from memory
+	require.NoError(t, own.Unlock(soon(t)))
+	sent(map[string]int{"Txn": 1}, nil)
+	require.NoError(t, m.Unlock(soon(t)))
+}
+
+// raftIndex is what the member's log has come to.
+func raftIndex(t *testing.T, clus *integration.Cluster) uint64 {
+	t.Helper()
+	client := clus.Client(0)
+	resp, err := client.Status(soon(t), client.Endpoints()[0])
+	require.NoError(t, err)
+	return resp.RaftIndex
 }
 
 func TestNoReadStandsBetweenAReleaseAndTheNextHold(t *testing.T) {

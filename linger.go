@@ -20,9 +20,9 @@ type vigil struct {
 	rest   *time.Timer // ends the vigil when the line has had no ticket for long enough
 
 	// Guarded by the Session's mu.
-	sure   bool                // others is what etcd has
-	others map[string]struct{} // contenders that are not this Session's
-	idling *time.Timer         // ends the idling of the line's holder
+	sure   bool            // others is what etcd has
+	others map[string]bool // contenders that are not this Session's; false for one of whom the watch has not told yet
+	idling *time.Timer     // ends the idling of the line's holder
 }
 
 // keepVigilLocked begins the vigil of a name that is to linger.
@@ -43,6 +43,15 @@ func (ln *line) keepVigilLocked() {
 	v.idling.Stop()
 	ln.vigil = v
 }
+
+// watchState is how a vigil's watch compares with what a read finds.
+type watchState int
+
+const (
+	inStep watchState = iota
+	behind            // it has not told of everyone: the events may be on their way
+	stuck             // they have had their time
+)
 
 // endVigil runs when the line has rested.
 func (ln *line) endVigil(v *vigil) {
@@ -89,9 +98,9 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 			return
 		}
 		s.mu.Lock()
-		v.others, v.sure = make(map[string]struct{}), true
+		v.others, v.sure = make(map[string]bool), true
 		for _, kv := range kvs {
-			ln.noteLocked(v, string(kv.Key), true)
+			ln.noteLocked(v, string(kv.Key), true) // from before the watch
 		}
 		s.mu.Unlock()
 		ln.giveWay()
@@ -99,12 +108,17 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 		for w.cancel != nil {
 			select {
 			case <-again.C:
-				// The watch may be on a member that is frozen: then a read knows of somebody whom it has not told.
-				again.Reset(s.TTL() / 3)
-				if ln.missed(ctx, v) {
+				// The watch may be on a member that is frozen: then a read knows of somebody of whom it does not tell,
+				// not even a little later.
+				pause := s.TTL() / 3
+				switch ln.compare(ctx, v) {
+				case behind:
+					pause = s.patience(0)
+				case stuck:
 					s.freshStream(w.gen)
 					w.stop()
 				}
+				again.Reset(pause)
 			case resp, ok := <-w.events:
 				if !ok || resp.Err() != nil {
 					w.stop()
@@ -123,20 +137,29 @@ func (ln *line) watchOver(ctx context.Context, v *vigil) {
 	}
 }
 
-// missed reports whether somebody queues of whom the watch has not told, or whether that cannot be read.
-func (ln *line) missed(ctx context.Context, v *vigil) bool {
+// compare looks whether the watch has told of everyone that queues. Whoever it has not told of counts all the same.
+func (ln *line) compare(ctx context.Context, v *vigil) watchState {
 	kvs, _, err := ln.list(ctx)
 	if err != nil {
-		return true
+		return stuck // or nobody knows
 	}
 	s := ln.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	known := len(v.others)
-	for _, kv := range kvs {
-		ln.noteLocked(v, string(kv.Key), true)
+	state := inStep
+	for _, told := range v.others {
+		if !told {
+			state = stuck // nor since the look before
+		}
 	}
-	return len(v.others) > known
+	for _, kv := range kvs {
+		key := string(kv.Key)
+		if _, known := v.others[key]; !known && ln.foreignLocked(key) {
+			v.others[key], state = false, max(state, behind)
+		}
+	}
+	s.mu.Unlock()
+	ln.giveWay()
+	return state
 }
 
 // note takes in what the watch saw after revision rev.
@@ -166,9 +189,13 @@ func (ln *line) note(v *vigil, events []*clientv3.Event, rev int64) {
 func (ln *line) noteLocked(v *vigil, key string, exists bool) {
 	if !exists {
 		delete(v.others, key)
-	} else if ln.direct(key) && ln.s.lease.numberOfLocked(key) == 0 {
-		v.others[key] = struct{}{}
+	} else if ln.foreignLocked(key) {
+		v.others[key] = true
 	}
+}
+
+func (ln *line) foreignLocked(key string) bool {
+	return ln.direct(key) && ln.s.lease.numberOfLocked(key) == 0
 }
 
 // giveWay ends the idling when somebody else has come.

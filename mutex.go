@@ -18,7 +18,7 @@ import (
 type Mutex struct {
 	handle
 
-	seen peer // the holder that a TryLock found; guarded by mu
+	seen peer // the holder that etcd named at the last TryLock; guarded by mu
 }
 
 // NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
@@ -64,9 +64,13 @@ func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
 	}
 }
 
-// TryLock takes the lock if it is free and nobody waits for it, in one round trip; etcd writes nothing when it is not.
-// Where keys of names below this one come and go, it takes a few more, and may queue for a moment to see who is
-// ahead. Busy is a *LockedError that names the holder and matches ErrLocked. While the Session has no lease, because the last
+// TryLock takes the lock if it is free and nobody waits for it, and else says at once who has it. Either takes one round
+// trip, and one more where the holder that the try before found is gone. A try that finds the lock busy writes no key; the
+// first try of a value leaves an entry in etcd's log all the same, as every conditional write does, and from the second on
+// it is a read alone for as long as the same holder has the lock. Where keys of names below this one come and go, it
+// takes a few round trips more, and may queue for a moment to see who is ahead.
+//
+// Busy is a *LockedError that names the holder and matches ErrLocked. While the Session has no lease, because the last
 // one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
 // means that the lock is not held and that nothing stays behind, as for Lock.
 func (m *Mutex) TryLock(ctx context.Context) error {
@@ -79,13 +83,11 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	m.mu.Lock()
 	seen := m.seen
 	m.mu.Unlock()
-	t, err := m.s.tryAcquire(ctx, m.kind, m.name, m.s.opts.identity, seen)
+	t, err := m.s.tryAcquire(ctx, m.kind, m.name, m.s.opts.identity, &seen)
+	m.mu.Lock()
+	m.seen = seen
+	m.mu.Unlock()
 	if err != nil {
-		if by := (*LockedError)(nil); errors.As(err, &by) {
-			m.mu.Lock()
-			m.seen = peer{by.Key, by.Token}
-			m.mu.Unlock()
-		}
 		return err
 	}
 	if !m.adopt(t) {

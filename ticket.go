@@ -76,7 +76,7 @@ type line struct {
 
 	asking bool         // who holds, see askWhoHolds
 	seen   *LockedError // who was seen to hold
-	seenAt int64        // as of which revision
+	seenAt instant      // when
 }
 
 func newLine(s *Session, name string) *line { return &line{s: s, name: name, prefix: name + "/"} }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // The queue in fake time: how soon who waits, or holds, learns what; and what a crowd asks.
@@ -312,4 +313,66 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list may know of a contender whose event is still on its way.
+func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
+	for name, silent := range map[string]bool{"the event comes a little later": false, "it never comes": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(6*time.Second), WithLinger(time.Hour))
+				m := NewMutex(s, "vigil")
+				for range 2 {
+					require.NoError(t, m.Lock(t.Context()))
+					time.Sleep(time.Millisecond) // for the vigil
+					require.NoError(t, m.Unlock(t.Context()))
+				}
+				e.mu.Lock()
+				require.Len(t, e.keys, 1, "it lingers")
+				e.putLocked("vigil/foreign", "")
+				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["vigil/foreign"]}
+				e.mu.Unlock()
+				gen := s.streams.gen.Load()
+				time.Sleep(s.TTL() / 3)
+				synctest.Wait()
+				e.mu.Lock()
+				require.Len(t, e.keys, 1, "the lock gives way at once")
+				for w := range e.watches {
+					if !silent && within([]byte("vigil/foreign"), w.from, w.to) {
+						w.events <- clientv3.WatchResponse{Events: []*clientv3.Event{put}}
+					}
+				}
+				e.mu.Unlock()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Equal(t, silent, s.streams.gen.Load() > gen)
+			})
+		})
+	}
+}
+
+// To tell who is the first of a long queue etcd reads all of it.
+func TestTimeWhoIsFarBackAsksWhoHoldsOnlyBeforeItGivesUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		holder := NewMutex(e.session(t, WithTTL(time.Hour), WithIdentity("holder")), "back")
+		require.NoError(t, holder.Lock(t.Context()))
+		const n = 50
+		errs := make(chan error, n)
+		for range n {
+			m := NewMutex(e.session(t, WithTTL(time.Hour)), "back")
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			go func() { errs <- m.Lock(ctx) }()
+			synctest.Wait()
+		}
+		reads := e.count("read")
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		require.Equal(t, reads+1, e.count("read"), "the one that is next asks for one key")
+		for range n {
+			var by *LockedError
+			require.ErrorAs(t, <-errs, &by)
+			require.Equal(t, LockedError{"back", "holder", holder.Token(), holder.Key()}, *by)
+		}
+	})
 }

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // This file takes a lock only if it is free.
 
-// tryAcquire takes the lock if nobody has it or waits for it.
-func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, seen peer) (*ticket, error) {
+// tryAcquire takes the lock if nobody has it or waits for it. seen is the holder that etcd named at the last try, and
+// is set to the one that it names now.
+func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, seen *peer) (*ticket, error) {
 	if err := s.usable(ctx, k, name); err != nil {
 		return nil, err
 	}
@@ -34,11 +34,15 @@ func (s *Session) tryAcquire(ctx context.Context, k kind, name, value string, se
 		}
 		lctx, release := l.bound(ctx)
 		if err = t.line.settle(lctx); err == nil {
-			by, err = t.enqueueIfEmpty(lctx, seen)
+			by, err = t.line.stillHeld(lctx, seen)
+		}
+		if err == nil && by == nil {
+			by, err = t.enqueueIfEmpty(lctx)
 		}
 		release()
 		switch {
 		case err == nil && by != nil:
+			*seen = peer{by.Key, by.Token}
 			if t.rev == 0 {
 				t.forget() // it was never put
 			} else {
@@ -86,13 +90,32 @@ func (ln *line) settle(ctx context.Context) error {
 	}
 }
 
-// enqueueIfEmpty puts the ticket only if nobody is in the queue: one request, and no write when somebody is. It
+// stillHeld asks for the holder that an earlier try found: while it exists it holds, since nobody can come before it.
+// It is a read alone. The Txn of enqueueIfEmpty goes through the log of every member, whether it puts or not, and its
+// compare on the whole prefix reads all of that.
+func (ln *line) stillHeld(ctx context.Context, seen *peer) (*LockedError, error) {
+	if seen.key == "" {
+		return nil, nil //nolint:nilnil // not known to be locked
+	}
+	var resp *clientv3.GetResponse
+	err := ln.s.askOnce(ctx, func(ctx context.Context) (err error) {
+		resp, err = ln.s.client.Get(ctx, seen.key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !hasKey(resp.Kvs, seen.key, seen.rev) {
+		*seen = peer{}
+		return nil, nil //nolint:nilnil // as above
+	}
+	return ln.locked(resp.Kvs[0]), nil
+}
+
+// enqueueIfEmpty puts the ticket only if nobody is in the queue: one request, which writes no key when somebody is. It
 // returns who holds when the ticket is not the holder. Where names nest it is one look more, and after two rounds of
 // which a key of such a name spoilt the second, the ticket queues (see enqueueToSee).
-//
-// seen is the holder that an earlier call found. While it exists it holds still, since nobody can come before it; that
-// is asked first, because the compare on a whole prefix reads all of it.
-func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, error) {
+func (t *ticket) enqueueIfEmpty(ctx context.Context) (*LockedError, error) {
 	ln := t.line
 	put := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.id))
 	first := clientv3.OpGet(ln.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1),
@@ -100,41 +123,28 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 	mine := clientv3.OpGet(t.key)
 	below := int64(1) // the create revision that nobody in the queue may have reached
 	for range 2 {
-		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(ln.prefix).WithPrefix(), "<", below)}
-		then, otherwise := []clientv3.Op{put}, []clientv3.Op{mine, first}
-		if seen.key != "" {
-			nested := clientv3.OpTxn(cmps, then, otherwise)
-			cmps = []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(seen.key), "=", seen.rev)}
-			then, otherwise = []clientv3.Op{clientv3.OpGet(seen.key)}, []clientv3.Op{nested}
-		}
 		start := now()
-		actx, cancel := context.WithTimeout(ctx, ln.s.patience(4))
-		resp, err := ln.s.client.Txn(actx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-		cancel()
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil && ln.s.client.Ctx().Err() != nil:
-			return nil, ErrClientClosed
-		case err != nil:
-			return nil, t.leaseGone(unanswered(err))
+		var resp *clientv3.TxnResponse
+		err := ln.s.askOnce(ctx, func(ctx context.Context) (err error) {
+			resp, err = ln.s.client.Txn(ctx).
+				If(clientv3.Compare(clientv3.CreateRevision(ln.prefix).WithPrefix(), "<", below)).
+				Then(put).
+				Else(mine, first).
+				Commit()
+			return err
+		})
+		if err != nil {
+			return nil, t.leaseGone(err)
 		}
 		if now().sub(start) > time.Second {
 			t.unsure() // the etcd client may have sent it more than once
 		}
-		answer := (*pb.TxnResponse)(resp)
-		if seen.key != "" {
-			if answer.Succeeded {
-				return ln.locked(answer.Responses[0].GetResponseRange().Kvs[0]), nil
-			}
-			answer = answer.Responses[0].GetResponseTxn()
-		}
-		if answer.Succeeded {
+		if resp.Succeeded {
 			t.placed(resp.Header.Revision)
 			return nil, nil //nolint:nilnil // neither locked by another nor failed: the ticket holds
 		}
-		kvs := answer.Responses[1].GetResponseRange().Kvs
-		if mine := answer.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
+		kvs := resp.Responses[1].GetResponseRange().Kvs
+		if mine := resp.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
 			if !t.found(mine[0]) || string(kvs[0].Key) != t.key {
 				return nil, errRequeue
 			}
@@ -148,7 +158,7 @@ func (t *ticket) enqueueIfEmpty(ctx context.Context, seen peer) (*LockedError, e
 		if err != nil || head != nil {
 			return ln.locked(head), err
 		}
-		seen, below = peer{}, rev+1
+		below = rev + 1
 	}
 	return t.enqueueToSee(ctx)
 }

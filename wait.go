@@ -23,7 +23,7 @@ const checkAfter = 3 * time.Millisecond
 func (t *ticket) wait(ctx context.Context, v view) (err error) {
 	var near, far watch
 	defer func() { near.stop(); far.stop() }()
-	naming := time.After(nameAfter)
+	naming := t.whenToAsk(ctx, v)
 	for {
 		if len(v.ahead) == 0 {
 			return t.grant()
@@ -83,7 +83,7 @@ func (t *ticket) wait(ctx context.Context, v view) (err error) {
 			if v, err = t.look(ctx, at); err != nil {
 				return err
 			}
-			naming = time.After(nameAfter)
+			naming = t.whenToAsk(ctx, v)
 		}
 	}
 }
