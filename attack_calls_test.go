@@ -216,7 +216,10 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 		return false
 	}
 	c := w.calling(context.Background(), sl.id, "Locker.Lock %s %p", m.name, m)
-	m.Locker().Lock()
+	if closed := lockOf(m); closed != nil { // which happens only while a schedule that hung is torn down
+		w.returned(c, closed)
+		return true
+	}
 	w.returned(c, nil)
 	b := w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
 	w.work(r, b, m.Verify, m.IsOwner)
@@ -229,6 +232,17 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 	m.Locker().Unlock()
 	w.returned(c, nil)
 	return true
+}
+
+// lockOf locks as a sync.Locker, and tells why it panics.
+func lockOf(m *Mutex) (err error) {
+	defer func() {
+		if p, ok := recover().(error); ok {
+			err = p
+		}
+	}()
+	m.Locker().Lock()
+	return nil
 }
 
 func (w *world) doOnce(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex) {

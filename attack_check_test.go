@@ -25,8 +25,7 @@ type ticketID struct {
 
 // ticketFate is what became of a ticket.
 type ticketFate struct {
-	released bool            // its holder has called for that
-	removed  *memetcd.Commit // nil while it is in the store
+	removed *memetcd.Commit // nil while it is in the store
 }
 
 // belief is a hold as its holder knows it, from the return of the call that took it to the call that gives it back.
@@ -66,9 +65,8 @@ func (w *world) fateLocked(id ticketID) *ticketFate {
 
 // believe notes a hold that begins, and judges whether it may.
 func (w *world) believe(sl *slot, name string, ctx context.Context, token int64, key string, mutex bool) *belief {
-	if _, ok := ctx.(*holdContext); !ok {
-		w.violate("not held, and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
-		ctx = newHold(sl.s.lease)
+	if _, ok := ctx.(*holdContext); !ok && !w.closed(sl) {
+		w.violate("not held and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
 	}
 	b := &belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex}
 	live := ctx.Err() == nil
@@ -102,7 +100,7 @@ func (w *world) judgeHold(b *belief) {
 		case id == b.id():
 			found = true
 		case kv.CreateRevision >= b.token:
-		case b.mutex && id.lease() == b.id().lease() && w.fateLocked(id).released: // handed over in memory
+		case b.mutex && id.lease() == b.id().lease() && !w.believedLocked(id): // handed over in memory
 		default:
 			lower = fmt.Sprintf("%s@%d", id.key, id.rev)
 		}
@@ -110,6 +108,19 @@ func (w *world) judgeHold(b *belief) {
 	if !found || lower != "" {
 		w.violateLocked("not the lowest", "%v at revision %d: found %v, lower %q", b, rev, found, lower)
 	}
+	if last := w.tokens[b.name]; b.token < last || b.token == last && b.slot.linger == 0 {
+		w.violateLocked("a token that is not greater", "%v after %d", b, last)
+	}
+	w.tokens[b.name] = max(w.tokens[b.name], b.token)
+}
+
+func (w *world) believedLocked(id ticketID) bool {
+	for b := range w.beliefs {
+		if b.id() == id {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeAlone looks for another hold that is believed in. Where an operator has removed a ticket, its holder may be the
@@ -142,9 +153,9 @@ func (w *world) judgeLoss(b *belief) {
 	if b.ctx.Err() == nil || !errors.Is(context.Cause(b.ctx), ErrLost) {
 		return
 	}
-	alive := b.ctx.(*holdContext).lease.alive()
-	kv := w.etcd.Key(b.key)
-	if alive && kv != nil && kv.CreateRevision == b.token {
+	hold, ok := b.ctx.(*holdContext)
+	alive := ok && hold.lease.alive()
+	if kv := w.etcd.Key(b.key); alive && kv != nil && kv.CreateRevision == b.token {
 		w.violate("a live hold was ended", "%v", b)
 	}
 }
@@ -156,7 +167,6 @@ func (w *world) end(b *belief) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.beliefs, b)
-	w.fateLocked(b.id()).released = true
 	b.ended, b.live = time.Now(), live
 }
 
@@ -224,19 +234,21 @@ func (w *world) judgeRelease(b *belief, what string, err error) {
 	text := fmt.Sprintf("%s of %v (alive: %v): %v; removed: %v", what, b, b.live, err, removed)
 	switch {
 	case err == nil && !b.live:
-		w.violateLocked("released, and was lost", "%s", text)
+		w.violateLocked("released and was lost", "%s", text)
 	case err == nil && !lingers && removed == nil:
-		w.violateLocked("released, and is there", "%s", text)
+		w.violateLocked("released and is there", "%s", text)
 	case err == nil && !lingers && !ours && !unsure:
-		w.violateLocked("released, and others had removed it", "%s", text)
+		w.violateLocked("released and others had removed it", "%s", text)
+	case errors.Is(err, ErrLost) && b.live && ours && removed.Cause == memetcd.ByRevoke:
+		w.violateLocked("lost by Close", "%s", text)
 	case errors.Is(err, ErrLost) && b.live && ours && unsure:
-		w.violateLocked("lost, by a repetition", "%s", text)
+		w.violateLocked("lost by a repetition", "%s", text)
 	case errors.Is(err, ErrLost) && b.live && (removed == nil || ours) && !lingers && w.asleep.Before(b.ended):
-		w.violateLocked("lost, and was not", "%s", text)
+		w.violateLocked("lost and was not", "%s", text)
 	case errors.Is(err, ErrNotHeld), errors.Is(err, ErrNotLeader):
-		w.violateLocked("not held, and was", "%s", text)
+		w.violateLocked("not held and was", "%s", text)
 	case errors.Is(err, ErrClosed) && !closed:
-		w.violateLocked("closed, and was not", "%s", text)
+		w.violateLocked("closed and was not", "%s", text)
 	}
 }
 
@@ -248,8 +260,8 @@ func (w *world) judgeVerify(b *belief, c *call, err error) {
 	removed := w.fateLocked(b.id()).removed
 	switch {
 	case err == nil && removed != nil && removed.At.Before(c.began):
-		w.violateLocked("verified, and was gone", "%v: removed %v", b, removed)
+		w.violateLocked("verified and was gone", "%v: removed %v", b, removed)
 	case errors.Is(err, ErrLost) && !over:
-		w.violateLocked("verified as lost, and goes on", "%v", b)
+		w.violateLocked("verified as lost and goes on", "%v", b)
 	}
 }

@@ -128,6 +128,9 @@ func (w *world) askOnce(r *rand.Rand) {
 		_, err := e.Leader(ctx)
 		w.returned(c, err)
 	case 3:
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(w.stop, cancel)()
 		c := w.calling(ctx, sl.id, "Observe %s", e.name)
 		var last int64
 		var end error

@@ -13,6 +13,11 @@ import (
 func (w *world) watchOver() {
 	for w.pause(w.ttl / 30) {
 		w.judgeNotice()
+		w.mu.Lock()
+		for _, sl := range w.slots {
+			w.slowest = max(w.slowest, time.Duration(sl.s.rtt.Load()))
+		}
+		w.mu.Unlock()
 	}
 }
 
@@ -79,10 +84,16 @@ func (w *world) finish(actors, forces *sync.WaitGroup) {
 		w.close(sl, sl.s)
 	}
 	w.empty("when all is closed")
+	w.down()
+}
+
+// down ends the clients and the cluster. Time goes on for a little, or what is about to end could not.
+func (w *world) down() {
 	for _, c := range w.clients {
 		c.cancel()
 	}
 	w.etcd.Close()
+	time.Sleep(time.Minute)
 }
 
 // await waits for all of them, and tells if that takes too long.
@@ -100,8 +111,12 @@ func (w *world) await(what string, all *sync.WaitGroup, limit time.Duration) boo
 	case <-timer.C:
 	}
 	w.mu.Lock()
+	kind := "hangs"
+	if w.slowest > time.Second {
+		kind = "hangs after a slow answer" // requests are given four times as long
+	}
 	for c := range w.running {
-		w.violateLocked("hangs", "%s: s%d %s since %v", what, c.who, c.what, c.began.Sub(w.begin))
+		w.violateLocked(kind, "%s: s%d %s since %v", what, c.who, c.what, c.began.Sub(w.begin))
 	}
 	w.mu.Unlock()
 	select {
@@ -118,7 +133,7 @@ func (w *world) await(what string, all *sync.WaitGroup, limit time.Duration) boo
 		_ = sl.s.Close()
 	}
 	<-done
-	w.etcd.Close()
+	w.down()
 	return false
 }
 

@@ -40,7 +40,9 @@ func lossy(w *world, r *rand.Rand, q memetcd.Request) (v memetcd.Verdict, ok boo
 	case 4:
 		v.AnswerDelay = late
 	case 5:
-		v.Again = []time.Duration{late}
+		// A ticket's put that comes again after it was answered may bring the ticket back, and nobody is told: the
+		// documentation says so (docs/safety.md, part 7). So its sender hears nothing, and looks after it.
+		v.Again, v.AnswerLost = []time.Duration{late}, puts(q)
 	case 6:
 		v.Refuse, v.Delay = status.Error(codes.Unavailable, "etcdserver: no leader"), 5*time.Millisecond
 	case 7:

@@ -27,6 +27,7 @@ var (
 	attackFor  = flag.Duration("attack.for", 0, "TestAttack: run fresh schedules for that long")
 	attackRuns = flag.Int("attack.runs", 1, "TestAttack: how often to run the one schedule of -attack.seed")
 	attackSkip = flag.String("attack.skip", "", "TestAttack: kinds of violations, with commas, to count and go on")
+	attackOff  = flag.Uint64("attack.off", 0, "TestAttack: traits that no schedule has, as the sum of their bits")
 	attackLog  = flag.Bool("attack.log", false, "TestAttack: print the log of a schedule that did not fail, too")
 )
 

@@ -37,12 +37,14 @@ type world struct {
 	beliefs    map[*belief]struct{}
 	tickets    map[ticketID]*ticketFate
 	proclaims  map[ticketID]*proclaims
-	using      map[*Mutex]int // how many goroutines use a value
+	tokens     map[string]int64 // the greatest of a hold of each name
+	using      map[*Mutex]int   // how many goroutines use a value
 	busy       map[*Election]bool
 	closing    map[*Session]bool
 	frozen     map[int]time.Time    // until when a member is
 	unclean    map[string]time.Time // when something happened to a request that writes this key
 	asleep     time.Time            // when the machine was last suspended
+	slowest    time.Duration        // of the round trips that a Session has measured
 	calm       bool
 	late       time.Time // when the last request that is under way arrives
 }
@@ -102,14 +104,14 @@ func newWorld(seed uint64) *world {
 		traits:  r.Uint64() | r.Uint64()&r.Uint64(),
 		members: 1 + 2*r.IntN(2),
 		clients: map[int]*attackClient{}, running: map[*call]struct{}{}, beliefs: map[*belief]struct{}{},
-		using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{},
+		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{},
 		tickets: map[ticketID]*ticketFate{}, proclaims: map[ticketID]*proclaims{},
 	}
 	w.length = w.ttl * time.Duration(2+r.IntN(5))
 	return w
 }
 
-func (w *world) may(trait uint64) bool { return w.traits&trait != 0 }
+func (w *world) may(trait uint64) bool { return w.traits&^*attackOff&trait != 0 }
 
 // run is the whole schedule, in its bubble.
 func (w *world) run() {
@@ -152,7 +154,7 @@ func (w *world) newClient(r *rand.Rand) *attackClient {
 
 // open gives a slot its next Session; false if none was granted.
 func (w *world) open(sl *slot, r *rand.Rand) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*w.ttl)
+	ctx, cancel := context.WithTimeout(context.Background(), w.ttl)
 	defer cancel()
 	c := w.calling(ctx, sl.id, "NewSession")
 	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger))
