@@ -30,14 +30,16 @@ type ticketFate struct {
 
 // belief is a hold as its holder knows it, from the return of the call that took it to the call that gives it back.
 type belief struct {
-	slot  *slot
-	name  string
-	ctx   context.Context
-	token int64
-	key   string
-	mutex bool
-	ended time.Time
-	live  bool // whether it was alive when it was given back
+	slot   *slot
+	client *attackClient
+	name   string
+	ctx    context.Context
+	token  int64
+	key    string
+	mutex  bool
+	ended  time.Time
+	live   bool // whether it was alive when it was given back
+	late   bool // whether it has been found not to notice its end
 }
 
 func (b *belief) id() ticketID { return ticketID{b.key, b.token} }
@@ -71,6 +73,7 @@ func (w *world) believe(sl *slot, name string, ctx context.Context, token int64,
 	b := &belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex}
 	live := ctx.Err() == nil
 	w.mu.Lock()
+	b.client = sl.client
 	w.beliefs[b] = struct{}{}
 	w.logLocked("%v begins, live: %v", b, live)
 	w.mu.Unlock()

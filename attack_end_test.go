@@ -28,11 +28,11 @@ func (w *world) judgeNotice() {
 	var late []*belief
 	for b := range w.beliefs {
 		removed := w.fateLocked(b.id()).removed
-		if removed == nil {
+		if removed == nil || b.client.closed || b.late {
 			continue
 		}
 		since := removed.At
-		if c := b.slot.client; !c.fault.IsZero() && c.fault.Add(w.ttl).After(since) {
+		if c := b.client; !c.fault.IsZero() && c.fault.Add(w.ttl).After(since) {
 			since = maxTime(since, c.fault.Add(w.ttl))
 		}
 		if time.Since(since) > w.ttl/3+2*w.rtt+w.ttl/10 {
@@ -46,6 +46,7 @@ func (w *world) judgeNotice() {
 		}
 		w.mu.Lock()
 		if _, there := w.beliefs[b]; there {
+			b.late = true
 			w.violateLocked("a removal is not noticed", "%v: removed %v", b, w.fateLocked(b.id()).removed)
 		}
 		w.mu.Unlock()
@@ -72,8 +73,8 @@ func (w *world) finish(actors, forces *sync.WaitGroup) {
 	w.mu.Lock()
 	settled := maxTime(w.late, time.Now())
 	w.mu.Unlock()
-	if !w.await("a call", actors, time.Until(settled)+2*w.ttl+15*time.Second) ||
-		!w.await("Close or NewSession", forces, 2*w.ttl+15*time.Second) {
+	if !w.await("a call", actors, time.Until(settled)+2*w.ttl+25*time.Second) ||
+		!w.await("Close or NewSession", forces, 2*w.ttl+25*time.Second) {
 		return
 	}
 	time.Sleep(time.Until(settled))
@@ -162,6 +163,6 @@ func (w *world) fresh() {
 			}
 		}
 	}
-	time.Sleep(time.Second + time.Millisecond) // what lingers
+	time.Sleep(2 * time.Second) // what lingers
 	w.empty("after a fresh lock")
 }

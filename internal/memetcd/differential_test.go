@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -51,7 +50,7 @@ func newBoth(t *testing.T, seed uint64) *both {
 }
 
 // same asks both and compares the answers.
-func same[Q, R proto.Message](b *both, q Q, real, fake func(Q) (R, error)) {
+func same[Q, R fmt.Stringer](b *both, q Q, real, fake func(Q) (R, error)) {
 	b.t.Helper()
 	want, wantErr := real(q)
 	got, gotErr := fake(q)
@@ -65,12 +64,11 @@ func same[Q, R proto.Message](b *both, q Q, real, fake func(Q) (R, error)) {
 	}
 	level(want)
 	level(got)
-	require.Equal(b.t, fmt.Sprint(want), fmt.Sprint(got), what)
-	require.True(b.t, proto.Equal(want, got), what)
+	require.Equal(b.t, want.String(), got.String(), what)
 }
 
 // level removes from an answer what differs by nature.
-func level(m proto.Message) {
+func level(m any) {
 	if h, ok := m.(interface{ GetHeader() *pb.ResponseHeader }); ok && h.GetHeader() != nil {
 		h.GetHeader().ClusterId, h.GetHeader().MemberId, h.GetHeader().RaftTerm = 0, 0, 0
 	}

@@ -9,7 +9,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/protobuf/proto"
 )
 
 // This file has the keys: what is where as of which revision, and reads of that.
@@ -186,4 +185,9 @@ func sortKVs(kvs []*mvccpb.KeyValue, by pb.RangeRequest_SortTarget, order pb.Ran
 }
 
 // clone keeps the store's own from whoever gets an answer.
-func clone(kv *mvccpb.KeyValue) *mvccpb.KeyValue { return proto.Clone(kv).(*mvccpb.KeyValue) }
+func clone(kv *mvccpb.KeyValue) *mvccpb.KeyValue {
+	return &mvccpb.KeyValue{
+		Key: bytes.Clone(kv.Key), Value: bytes.Clone(kv.Value), Lease: kv.Lease,
+		CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Version: kv.Version,
+	}
+}
