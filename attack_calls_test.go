@@ -288,5 +288,5 @@ func (w *world) write(r *rand.Rand, b *belief, guard clientv3.Cmp) {
 	ctx, cancel := context.WithTimeout(context.Background(), some(r, w.ttl))
 	defer cancel()
 	w.logf("s%d writes under %s@%d", b.slot.id, b.name, b.token)
-	_, _ = b.slot.client.client.Txn(ctx).If(guard).Then(clientv3.OpPut(guarded+b.name, fmt.Sprint(b.token))).Commit()
+	_, _ = b.client.client.Txn(ctx).If(guard).Then(clientv3.OpPut(guarded+b.name, fmt.Sprint(b.token))).Commit()
 }
