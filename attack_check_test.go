@@ -40,6 +40,7 @@ type belief struct {
 	ended  time.Time
 	live   bool // whether it was alive when it was given back
 	late   bool // whether it has been found not to notice its end
+	killed bool // whether it has been found over, and need not have been
 }
 
 func (b *belief) id() ticketID { return ticketID{b.key, b.token} }
@@ -76,7 +77,16 @@ func (w *world) believe(sl *slot, name string, ctx context.Context, token int64,
 	b.client = sl.client
 	w.beliefs[b] = struct{}{}
 	w.logLocked("%v begins, live: %v", b, live)
+	var same *belief
+	for o := range w.beliefs {
+		if o != b && o.id() == b.id() {
+			same = o
+		}
+	}
 	w.mu.Unlock()
+	if same != nil {
+		w.judgeLoss(same)
+	}
 	if live {
 		w.judgeHold(b)
 	}
@@ -159,7 +169,12 @@ func (w *world) judgeLoss(b *belief) {
 	hold, ok := b.ctx.(*holdContext)
 	alive := ok && hold.lease.alive()
 	if kv := w.etcd.Key(b.key); alive && kv != nil && kv.CreateRevision == b.token {
-		w.violate("a live hold was ended", "%v", b)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !b.killed {
+			b.killed = true
+			w.violateLocked("a live hold was ended", "%v", b)
+		}
 	}
 }
 

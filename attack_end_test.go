@@ -3,6 +3,8 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,6 +15,12 @@ import (
 func (w *world) watchOver() {
 	for w.pause(w.ttl / 30) {
 		w.judgeNotice()
+		w.mu.Lock()
+		beliefs := slices.Collect(maps.Keys(w.beliefs))
+		w.mu.Unlock()
+		for _, b := range beliefs {
+			w.judgeLoss(b)
+		}
 		w.mu.Lock()
 		for _, sl := range w.slots {
 			w.slowest = max(w.slowest, time.Duration(sl.s.rtt.Load()))
