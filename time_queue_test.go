@@ -372,7 +372,7 @@ func TestTimeWhoIsFarBackAsksWhoHoldsOnlyBeforeItGivesUp(t *testing.T) {
 		for range n {
 			var by *LockedError
 			require.ErrorAs(t, <-errs, &by)
-			require.Equal(t, LockedError{"back", "holder", holder.Token(), holder.Key()}, *by)
+			require.Equal(t, LockedError{Name: "back", Holder: "holder", Token: holder.Token(), Key: holder.Key()}, *by)
 		}
 	})
 }
