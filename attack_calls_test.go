@@ -185,7 +185,6 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 		if m.adopt(t) {
 			return nil
 		}
-		m.reject(t)
 	}
 }
 

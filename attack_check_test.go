@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
@@ -194,7 +195,7 @@ func (w *world) committed(c memetcd.Commit) {
 	w.mu.Lock()
 	for _, ev := range c.Events {
 		key := string(ev.Kv.Key)
-		if ev.Type == mvccpb.Event_PUT {
+		if ev.Type == clientv3.EventTypePut {
 			w.logLocked("  %d: put %s = %s (%s)", c.Rev, key, ev.Kv.Value, c.Cause)
 			w.judgePutLocked(ev)
 			continue

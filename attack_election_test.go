@@ -43,7 +43,7 @@ func (w *world) electOnce(r *rand.Rand) {
 	rctx, rcancel := w.patience(r, 5)
 	defer rcancel()
 	left := w.ttl
-	if t := e.leading(); t != nil {
+	if t := e.held(); t != nil {
 		left = t.lease.left()
 	}
 	w.end(b)

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -34,7 +32,10 @@ func (s *Server) Client(ctx context.Context) *clientv3.Client {
 }
 
 // kvConn is the part of keys.
-type kvConn struct{ *conn }
+type kvConn struct {
+	pb.KVClient // nil: what a newer etcd has besides, the library does not ask
+	*conn
+}
 
 func (c kvConn) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOption) (*pb.RangeResponse, error) {
 	q := Request{Kind: Range, Keys: []string{string(r.Key)}, Body: r}
@@ -56,10 +57,6 @@ func (s *Server) curLocked(member int, local bool) int64 {
 		return s.appliedLocked(member)
 	}
 	return s.rev
-}
-
-func (c kvConn) RangeStream(context.Context, *pb.RangeRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[pb.RangeStreamResponse], error) {
-	return nil, status.Error(codes.Unimplemented, "memetcd: RangeStream")
 }
 
 // one runs a write as a transaction of one operation.

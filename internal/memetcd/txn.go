@@ -7,6 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // This file has transactions. Every write is one, if only of one operation.
@@ -190,7 +191,7 @@ func (t *txn) put(r *pb.PutRequest) *pb.PutResponse {
 		}
 	}
 	t.s.setLocked(key, rev, kv)
-	t.events = append(t.events, &mvccpb.Event{Type: mvccpb.Event_PUT, Kv: kv, PrevKv: old})
+	t.events = append(t.events, &mvccpb.Event{Type: clientv3.EventTypePut, Kv: kv, PrevKv: old})
 	return resp
 }
 
@@ -203,7 +204,7 @@ func (t *txn) delete(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
 		}
 		t.s.setLocked(string(kv.Key), t.cur+1, nil)
 		t.events = append(t.events, &mvccpb.Event{
-			Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: kv.Key, ModRevision: t.cur + 1}, PrevKv: kv,
+			Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: kv.Key, ModRevision: t.cur + 1}, PrevKv: kv,
 		})
 	}
 	resp.Header = &pb.ResponseHeader{Revision: t.rev()}

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // This file has the streams that watches go over, each to one member. What the client makes of them is its own code.
@@ -237,7 +238,7 @@ func (w *watchStream) pumpLocked() {
 // pick takes from a commit what the watch asked for.
 func (a *watcher) pick(c Commit) (events []*mvccpb.Event) {
 	for _, ev := range c.Events {
-		put := ev.Type == mvccpb.Event_PUT
+		put := ev.Type == clientv3.EventTypePut
 		if !within(string(ev.Kv.Key), a.from, a.to) || put && a.noPut || !put && a.noDelete {
 			continue
 		}
