@@ -1,0 +1,233 @@
+package etcdlock
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
+)
+
+// This file judges: what the library tells against what the store has had.
+
+// guarded is where writes under a guard go.
+const guarded = "guarded/"
+
+// ticketID is one generation of a key.
+type ticketID struct {
+	key string
+	rev int64
+}
+
+// ticketFate is what became of a ticket.
+type ticketFate struct {
+	removed *memetcd.Commit // nil while it is in the store
+}
+
+// belief is a hold as its holder knows it, from the return of the call that took it to the call that gives it back.
+type belief struct {
+	slot    *slot
+	client  *attackClient
+	name    string
+	ctx     context.Context
+	token   int64
+	key     string
+	mutex   bool
+	ended   time.Time
+	live    bool   // whether it was alive when it was given back
+	late    bool   // whether it has been found not to notice its end
+	phantom string // how it began although its ticket had gone before the one ahead of it had, if it did
+	began   time.Time
+	killed  bool // whether it has been found over, and need not have been
+}
+
+func (b *belief) id() ticketID { return ticketID{b.key, b.token} }
+
+func (b *belief) String() string {
+	return fmt.Sprintf("s%d's hold of %s@%d", b.slot.id, b.name, b.token)
+}
+
+// lease is the part of a ticket's key that names its lease.
+func (id ticketID) lease() string {
+	lease, _, _ := strings.Cut(id.key[strings.LastIndexByte(id.key, '/')+1:], "-")
+	return lease
+}
+
+func (w *world) now() time.Time { return time.Now() }
+
+func (w *world) fate(id ticketID) *ticketFate {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fateLocked(id)
+}
+
+func (w *world) fateLocked(id ticketID) *ticketFate {
+	f := w.tickets[id]
+	if f == nil {
+		f = &ticketFate{}
+		w.tickets[id] = f
+	}
+	return f
+}
+
+// believe notes a hold that begins, and judges whether it may.
+func (w *world) believe(sl *slot, name string, ctx context.Context, token int64, key string, mutex bool) *belief {
+	if _, ok := ctx.(*holdContext); !ok && !w.closed(sl) {
+		w.violate("not held and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
+	}
+	b := &belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex}
+	live := ctx.Err() == nil
+	w.mu.Lock()
+	b.client, b.began = sl.client, time.Now()
+	b.phantom = w.phantomLocked(b)
+	w.beliefs[b] = struct{}{}
+	w.logLocked("%v begins, live: %v", b, live)
+	var same *belief
+	for o := range w.beliefs {
+		if o != b && o.id() == b.id() {
+			same = o
+		}
+	}
+	w.mu.Unlock()
+	if same != nil {
+		w.judgeLoss(same)
+	}
+	if live {
+		w.judgeHold(b)
+	}
+	w.judgeAlone(b)
+	return b
+}
+
+// judgeHold looks whether a hold that is believed in is the lowest.
+func (w *world) judgeHold(b *belief) {
+	kvs, rev := w.etcd.Keys(b.name+"/"), w.etcd.Rev()
+	if b.ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tickets[b.id()] != nil && w.tickets[b.id()].removed != nil {
+		return // judged by its removal
+	}
+	found, lower := false, ""
+	for _, kv := range kvs {
+		id := ticketID{string(kv.Key), kv.CreateRevision}
+		switch {
+		case strings.Contains(id.key[len(b.name)+1:], "/"):
+		case id == b.id():
+			found = true
+		case kv.CreateRevision >= b.token:
+		case b.mutex && id.lease() == b.id().lease() && !w.believedLocked(id): // handed over in memory
+		default:
+			lower = fmt.Sprintf("%s@%d", id.key, id.rev)
+		}
+	}
+	if !found || lower != "" {
+		w.violateLocked("not the lowest", "%v at revision %d: found %v, lower %q", b, rev, found, lower)
+	}
+	if last := w.tokens[b.name]; b.token < last || b.token == last && b.slot.linger == 0 {
+		w.violateLocked("a token that is not greater", "%v after %d", b, last)
+	}
+	w.tokens[b.name] = max(w.tokens[b.name], b.token)
+}
+
+func (w *world) believedLocked(id ticketID) bool {
+	for b := range w.beliefs {
+		if b.id() == id {
+			return true
+		}
+	}
+	return false
+}
+
+// judgeAlone looks for another hold that is believed in. Where an operator has removed a ticket, its holder may be the
+// one that does not know yet.
+func (w *world) judgeAlone(b *belief) {
+	w.mu.Lock()
+	var others []*belief
+	for o := range w.beliefs {
+		if o != b && o.name == b.name {
+			others = append(others, o)
+		}
+	}
+	w.mu.Unlock()
+	for _, o := range others {
+		if b.ctx.Err() != nil || o.ctx.Err() != nil {
+			continue
+		}
+		w.mu.Lock()
+		if _, there := w.beliefs[o]; there && !w.removedLocked(b) && !w.removedLocked(o) {
+			w.violateLocked("two holders", "%v and %v", b, o)
+		}
+		w.mu.Unlock()
+	}
+}
+
+func (w *world) removedLocked(b *belief) bool { return w.fateLocked(b.id()).removed != nil }
+
+// end notes that a hold is about to be given back.
+func (w *world) end(b *belief) {
+	w.judgeLoss(b)
+	live := b.ctx.Err() == nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.beliefs, b)
+	b.ended, b.live = time.Now(), live
+}
+
+// committed takes in what the store has made its next revision.
+func (w *world) committed(c memetcd.Commit) {
+	var hit []*belief
+	w.mu.Lock()
+	for _, ev := range c.Events {
+		key := string(ev.Kv.Key)
+		if ev.Type == mvccpb.Event_PUT {
+			w.fateLocked(ticketID{key, ev.Kv.CreateRevision})
+			w.logLocked("  %d: put %s = %s (%s)", c.Rev, key, ev.Kv.Value, c.Cause)
+			w.judgePutLocked(ev)
+			continue
+		}
+		id := ticketID{key, ev.PrevKv.CreateRevision}
+		w.logLocked("  %d: delete %s@%d (%s)", c.Rev, id.key, id.rev, c.Cause)
+		w.fateLocked(id).removed = &c
+		for b := range w.beliefs {
+			if b.id() == id {
+				hit = append(hit, b)
+			}
+		}
+	}
+	w.mu.Unlock()
+	for _, b := range hit {
+		if c.Cause == memetcd.ByOperator || b.ctx.Err() != nil {
+			continue // or it has until the next check to notice
+		}
+		w.mu.Lock()
+		if _, there := w.beliefs[b]; there {
+			w.violateLocked("believed in after its end", "%v, by %s at revision %d", b, c.Cause, c.Rev)
+		}
+		w.mu.Unlock()
+	}
+}
+
+// judgePutLocked looks at a value that has come to be in force, and at writes under a guard.
+func (w *world) judgePutLocked(ev *mvccpb.Event) {
+	key := string(ev.Kv.Key)
+	var n int
+	p := w.proclaims[ticketID{key, ev.Kv.CreateRevision}]
+	if _, err := fmt.Sscanf(string(ev.Kv.Value), "p%d", &n); err == nil && p != nil && n < p.confirmed {
+		w.violateLocked("a confirmed Proclaim is undone", "%s@%d: p%d after p%d was confirmed", key, ev.Kv.CreateRevision, n, p.confirmed)
+	}
+	name, under := strings.CutPrefix(key, guarded)
+	if !under {
+		return
+	}
+	for b := range w.beliefs {
+		if b.name == name && fmt.Sprint(b.token) != string(ev.Kv.Value) && !w.removedLocked(b) && b.ctx.Err() == nil {
+			w.violateLocked("a guard of an earlier hold", "%s written under %s while %v", key, ev.Kv.Value, b)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package etcdlock
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The attacker: random schedules on the etcd in memory, in fake time, each made from one seed. Sessions lock, elect,
+// linger and close, while requests are lost, late, repeated and refused, watches go silent, members freeze, operators
+// delete, and the machine is suspended. What the library tells is compared with the store's history, which knows which
+// ticket was lowest when; at the end everything is healed, and nothing may hang or be left.
+//
+// The files: attack_world_test.go has the cast, attack_calls_test.go and attack_election_test.go what it does,
+// attack_faults_test.go and attack_operator_test.go what is done to it, attack_returns_test.go, attack_check_test.go,
+// attack_notice_test.go and attack_release_test.go the judgement, and attack_end_test.go the healing.
+//
+// A seed decides everything but the order of goroutines that can run at one moment of fake time: that is the Go
+// scheduler's, so a failure may take some runs of its seed to show again.
+var (
+	attackSeed = flag.Uint64("attack.seed", 0, "TestAttack: run this one schedule, and print its log if it fails")
+	attackFor  = flag.Duration("attack.for", 0, "TestAttack: run fresh schedules for that long")
+	attackRuns = flag.Int("attack.runs", 1, "TestAttack: how often to run the one schedule of -attack.seed")
+	attackSkip = flag.String("attack.skip", strings.Join(attackKnown, ","), "TestAttack: kinds of violations to count and go on, with commas")
+	attackOff  = flag.Uint64("attack.off", 0, "TestAttack: traits that no schedule has, as the sum of their bits")
+	attackLog  = flag.Bool("attack.log", false, "TestAttack: print the log of a schedule that did not fail, too")
+)
+
+// attackKnown are the violations that are known and not mended yet: run with -attack.skip= to see them. A line goes
+// with its mend.
+var attackKnown = []string{
+	// A Proclaim that arrives late undoes a later, confirmed one.
+	"a confirmed Proclaim is not in force", "a confirmed Proclaim is undone",
+	// A ticket that was removed, and is adopted late, takes the value's live hold for the dead one.
+	"a live hold was ended!",
+	// A deletion that a parallel flight carries too counts as a repetition.
+	"released and others had removed it",
+	// The etcd client repeats a deletion, and the second copy finds nothing.
+	"lost by a repetition",
+	// Renewals move the deadline by which a release returns.
+	"outlives the deadline of its hold",
+	// A waiter that takes over in memory, and was removed together with the one before it, is not looked after at once.
+	"a phantom by hand-over lasts",
+	// Close revokes the lease before the deletion of an Unlock under way arrives.
+	"lost by Close",
+	// A round trip that took long, or in which the machine slept, gives every request four times as long.
+	"hangs after a slow answer",
+	// A waiter does not look again while it opens a watch; and two of one Session can wait for each other.
+	"hangs!",
+}
+
+// attackFixed is how many schedules an ordinary run takes, always the same.
+const attackFixed = 200
+
+// violation is a promise that was seen broken.
+type violation struct{ kind, text string }
+
+func TestAttack(t *testing.T) {
+	first, runs, until := uint64(1), attackFixed, time.Time{}
+	switch {
+	case *attackSeed != 0:
+		first, runs = *attackSeed, *attackRuns
+	case *attackFor > 0:
+		first, runs, until = rand.Uint64N(1<<40), 1<<62, time.Now().Add(*attackFor)
+	}
+	counts, began := map[string]int{}, time.Now()
+	for i := range runs {
+		if !until.IsZero() && time.Now().After(until) {
+			t.Logf("%d schedules from %d on", i, first)
+			break
+		}
+		seed := first + uint64(i)
+		if *attackSeed != 0 {
+			seed = first
+		}
+		w := attack(t, seed)
+		seen := map[string]bool{}
+		for _, v := range w.violations {
+			if seen[v.kind] {
+				continue
+			}
+			seen[v.kind] = true
+			if counts[v.kind]++; counts[v.kind] == 1 {
+				t.Logf("first %q: schedule %d, after %v", v.kind, i+1, time.Since(began).Round(time.Millisecond))
+			}
+		}
+		if bad := w.unknown(); len(bad) > 0 {
+			t.Fatalf("schedule of seed %d, run again with -attack.seed %d:\n%s%s", seed, seed, w.story(), strings.Join(bad, "\n"))
+		} else if *attackLog {
+			t.Log(w.story())
+		}
+	}
+	if len(counts) > 0 {
+		t.Logf("schedules with known violations in %v: %v", time.Since(began).Round(time.Millisecond), counts)
+	}
+}
+
+// attack runs one schedule.
+func attack(t *testing.T, seed uint64) (w *world) {
+	t.Helper()
+	w = newWorld(seed)
+	before := suspended
+	suspended = func() time.Duration { return time.Duration(w.slept.Load()) }
+	defer func() { suspended = before }()
+	defer func() {
+		if err := recover(); err != nil { // goroutines that are left, for one
+			w.violate("panic", "%v\n%s", err, stacks())
+		}
+	}()
+	// In real time: a schedule whose time does not go on, because something happens all the time, would never end.
+	defer time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("the schedule of seed %d does not end", seed)) }).Stop()
+	synctest.Test(t, func(*testing.T) { w.run() })
+	return w
+}
+
+// unknown lists the violations that are not to be skipped. A kind with an exclamation mark after it takes all of its
+// schedule with it: what follows from it is not told apart.
+func (w *world) unknown() (bad []string) {
+	skip := strings.Split(*attackSkip, ",")
+	for _, v := range w.violations {
+		switch {
+		case slices.Contains(skip, v.kind+"!"):
+			return nil
+		case !slices.Contains(skip, v.kind) && !slices.Contains(skip, "all"):
+			bad = append(bad, fmt.Sprintf("VIOLATION %s: %s", v.kind, v.text))
+		}
+	}
+	return bad
+}
+
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}

@@ -1,0 +1,230 @@
+package etcdlock
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
+)
+
+// world is one schedule: the cluster, its clients and Sessions, and what is known about them.
+type world struct {
+	seed    uint64
+	ttl     time.Duration
+	rtt     time.Duration // of a request that nothing happens to
+	length  time.Duration // of the time of faults
+	traits  uint64        // what may happen in this schedule
+	members int
+	slept   atomic.Int64 // how long the machine was suspended
+	etcd    *memetcd.Server
+	begin   time.Time
+	stop    context.Context // over when the time of faults is
+	halt    context.CancelFunc
+
+	mu         sync.Mutex // guards what follows; taken before the library's, never while calling it
+	log        []string
+	violations []violation
+	slots      []*slot
+	clients    map[int]*attackClient
+	running    map[*call]struct{}
+	beliefs    map[*belief]struct{}
+	tickets    map[ticketID]*ticketFate
+	proclaims  map[ticketID]*proclaims
+	tokens     map[string]int64 // the greatest of a hold of each name
+	using      map[*Mutex]int   // how many goroutines use a value
+	busy       map[*Election]bool
+	closing    map[*Session]bool
+	frozen     map[int]time.Time    // until when a member is
+	unclean    map[string]time.Time // when something happened to a request that writes this key
+	asleep     time.Time            // when the machine was last suspended
+	slowest    time.Duration        // of the round trips that a Session has measured
+	calm       bool
+	late       time.Time // when the last request that is under way arrives
+}
+
+// attackClient is one etcd client and its weather.
+type attackClient struct {
+	id      int
+	client  *clientv3.Client
+	cancel  context.CancelFunc
+	random  *rand.Rand // of its judge, guarded by the world's mu
+	weather weather
+	fault   time.Time // until when its requests have not been what they should be
+	closed  bool
+}
+
+// slot is the place of one Session, and of the values made on it.
+type slot struct {
+	id     int
+	client *attackClient
+	s      *Session
+	linger time.Duration
+	locks  []*Mutex
+	leads  []*Election
+}
+
+var (
+	lockNames  = []string{"a", "a/b", "b", "both"}
+	leaderName = []string{"e", "e/f", "both"}
+)
+
+// The traits, each in every other schedule or so: one with few of them is easier to read.
+const (
+	traitOperator = 1 << iota
+	traitForeign
+	traitMembers
+	traitStreams
+	traitCompact
+	traitSuspend
+	traitReopen
+	traitElections
+	traitLossy
+	traitOutage
+	traitStall
+	traitSlow
+	traitFinal
+	traitLinger
+	traitSlowAdopt
+	traitOneName
+)
+
+func newWorld(seed uint64) *world {
+	r := rand.New(rand.NewPCG(seed, 0))
+	w := &world{
+		seed:    seed,
+		ttl:     []time.Duration{2, 3, 6, 15}[r.IntN(4)] * time.Second,
+		rtt:     []time.Duration{0, 100 * time.Microsecond, time.Millisecond, 20 * time.Millisecond}[r.IntN(4)],
+		traits:  r.Uint64() | r.Uint64()&r.Uint64(),
+		members: 1 + 2*r.IntN(2),
+		clients: map[int]*attackClient{}, running: map[*call]struct{}{}, beliefs: map[*belief]struct{}{},
+		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{},
+		tickets: map[ticketID]*ticketFate{}, proclaims: map[ticketID]*proclaims{},
+	}
+	w.length = w.ttl * time.Duration(2+r.IntN(5))
+	return w
+}
+
+func (w *world) may(trait uint64) bool { return w.traits&^*attackOff&trait != 0 }
+
+// run is the whole schedule, in its bubble.
+func (w *world) run() {
+	r := rand.New(rand.NewPCG(w.seed, 1))
+	w.begin = time.Now()
+	w.etcd = memetcd.New(memetcd.Config{Members: w.members, Judge: w.judge, OnCommit: w.committed})
+	w.stop, w.halt = context.WithTimeout(context.Background(), w.length)
+	defer w.halt()
+	w.logf("ttl %v, rtt %v, %d members, traits %b", w.ttl, w.rtt, w.members, w.traits)
+	var client *attackClient
+	for i := range 2 + r.IntN(3) {
+		if client == nil || r.IntN(2) == 0 {
+			client = w.newClient(r)
+		}
+		sl := &slot{id: i, client: client}
+		if w.may(traitLinger) && r.IntN(2) == 0 {
+			sl.linger = time.Duration(1+r.IntN(1000)) * time.Millisecond
+		}
+		w.open(sl, r)
+		w.slots = append(w.slots, sl)
+	}
+	var actors, forces sync.WaitGroup
+	w.act(r, &actors)
+	w.force(r, &forces)
+	forces.Go(w.watchOver)
+	<-w.stop.Done()
+	w.finish(&actors, &forces)
+}
+
+// newClient makes an etcd client. Sessions may share one.
+func (w *world) newClient(r *rand.Rand) *attackClient {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &attackClient{client: w.etcd.Client(ctx), cancel: cancel, random: rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.id = len(w.clients) + 1
+	w.clients[c.id] = c
+	return c
+}
+
+// open gives a slot its next Session; false if none was granted.
+func (w *world) open(sl *slot, r *rand.Rand) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), w.ttl)
+	defer cancel()
+	c := w.calling(ctx, sl.id, "NewSession")
+	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger))
+	w.returned(c, err)
+	if err != nil {
+		return false
+	}
+	locks, leads := []*Mutex{}, []*Election{}
+	for _, name := range lockNames {
+		for range 1 + r.IntN(2) {
+			locks = append(locks, NewMutex(s, name))
+		}
+	}
+	for _, name := range leaderName {
+		leads = append(leads, NewElection(s, name))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sl.s, sl.locks, sl.leads = s, locks, leads
+	return true
+}
+
+// pick returns a slot's value, and the Session that it is of.
+func (w *world) pick(r *rand.Rand) (sl *slot, m *Mutex, e *Election) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sl = w.slots[r.IntN(len(w.slots))]
+	m, e = sl.locks[r.IntN(len(sl.locks))], sl.leads[r.IntN(len(sl.leads))]
+	if w.may(traitOneName) {
+		m = sl.locks[r.IntN(min(2, len(sl.locks)))]
+		e = sl.leads[0]
+	}
+	return sl, m, e
+}
+
+func (w *world) logf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logLocked(format, args...)
+}
+
+func (w *world) logLocked(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%12.6f  ", time.Since(w.begin).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (w *world) violate(kind, format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.violateLocked(kind, format, args...)
+}
+
+func (w *world) violateLocked(kind, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.violations = append(w.violations, violation{kind, text})
+	first, _, _ := strings.Cut(text, "\n")
+	w.logLocked("!!! %s: %s", kind, first)
+}
+
+// story is the log of the schedule: calls, commits and faults in fake time.
+func (w *world) story() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.log, "\n") + "\n"
+}
+
+// pause sleeps, cut short by the end of the faults.
+func (w *world) pause(d time.Duration) bool { return sleep(w.stop, d) && w.stop.Err() == nil }
+
+// some returns a duration up to d, mostly a short one.
+func some(r *rand.Rand, d time.Duration) time.Duration {
+	f := r.Float64()
+	return time.Duration(f * f * f * float64(d))
+}
