@@ -138,7 +138,7 @@ func (s *Session) many(l *lease) bool {
 // checkAll checks every ticket once: the longest in etcd first, so that each has its turn at the same time of every
 // round. The parts go out at a steady pace, whether or not the ones before have been answered.
 func (s *Session) checkAll(l *lease) {
-	every := l.span() / 3
+	every := l.span() / renewPart
 	probes := s.probes(l)
 	slices.SortFunc(probes, func(a, b probe) int { return int(a.rev - b.rev) })
 	size := s.partSize()

@@ -28,6 +28,7 @@ type fault struct {
 	after time.Duration // it takes effect at once and is answered that much later
 	term  uint64        // the raft term in the answer, 1 if 0
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
+	never bool          // a keepalive is answered by a leader that never heard of the lease
 }
 
 var errDenied = rpctypes.ErrPermissionDenied
@@ -204,7 +205,8 @@ func (e *etcd) Grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantR
 func (e *etcd) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (resp *clientv3.LeaseKeepAliveResponse, err error) {
 	err = e.serve(ctx, "keepalive", func(f fault) error {
 		l := e.leases[id]
-		if l == nil {
+		if l == nil || f.never { // the client makes an error of it, and keeps the header
+			resp = &clientv3.LeaseKeepAliveResponse{ResponseHeader: e.header(f), ID: id}
 			return rpctypes.ErrLeaseNotFound
 		}
 		l.expiry.Reset(l.ttl)

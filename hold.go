@@ -13,14 +13,14 @@ import (
 type holdContext struct {
 	context.Context // inner
 	cancel          context.CancelCauseFunc
-	lease           *lease
+	lease           *life
 	hold            *holdContext // for a context of work done under a hold, that hold; else nil
 }
 
 // newHold returns the context of a hold under l.
 func newHold(l *lease) *holdContext {
 	inner, cancel := context.WithCancelCause(l.ctx)
-	return &holdContext{Context: inner, cancel: cancel, lease: l}
+	return &holdContext{Context: inner, cancel: cancel, lease: &l.life}
 }
 
 // newWork returns what Do and Run give to their function: the caller's values, deadline and cancellation, and the

@@ -2,11 +2,8 @@ package etcdlock
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // This file is the Session's one background loop: keep renews the lease, and gets the next one when it is lost.
@@ -27,62 +24,36 @@ func (s *Session) keep(l *lease) {
 // tend renews l every third of its TTL until it is over. Nothing else is done between two renewals: what looks after the
 // tickets is started here and runs beside them, however long it takes.
 func (s *Session) tend(l *lease) {
-	every := l.span() / 3
+	every := l.span() / renewPart
 	timer := time.NewTimer(l.due(every)) // counted from the sending of the grant, however late its answer came
 	defer timer.Stop()
-	for failed := 0; ; {
+	for l.ctx.Err() == nil {
 		select {
 		case <-timer.C:
 		case <-s.poke:
 		case <-l.ctx.Done():
 			return
 		}
-		start := now()
-		if s.many(l) {
-			s.checks.run(s, func() { s.checkAll(l) })
-		}
-		if s.suspects(l) {
-			s.sweeps.run(s, func() { s.sweep(l) })
-		}
-		err := s.beat(l, failed)
-		s.mu.Lock()
-		s.trouble = unanswered(err)
-		s.mu.Unlock()
-		if err == nil {
-			failed = 0
-			timer.Reset(l.due(every))
-			continue
-		}
-		if l.ctx.Err() != nil {
-			return
-		}
-		failed++
-		level := slog.LevelDebug
-		if !transient(err) {
-			level = slog.LevelError // no later attempt will fare better without an operator
-		}
-		s.opts.log.Log(s.back, level, "etcdlock: renewal failed", leaseAttr(l), "left", l.left(), "error", err)
-		// A server that refuses at once is not asked in a tight loop; a time limit has been wait enough.
-		timer.Reset(max(max(l.span()/30, 20*time.Millisecond)-now().sub(start), 0))
+		s.look(l, false)
+		s.renew(l)
+		timer.Reset(l.due(every))
 	}
 }
 
-// beat is one renewal. The limit of each of its requests is a tenth of the TTL, so that a member that is frozen is left
-// early for another one, and a quarter after a failure: it may have been the path that is slow. Begun at a third of the
-// TTL, three attempts end before the deadline. A path that is known to be slow gets more at once.
-func (s *Session) beat(l *lease, failed int) error {
-	limit := max(l.span()/10, min(2*time.Duration(s.rtt.Load()), l.span()/4))
-	if failed > 0 {
-		limit = l.span() / 4
+// look starts what looks after the tickets; all says that the renewal's read does not do it for a few.
+func (s *Session) look(l *lease, all bool) {
+	if all || s.many(l) {
+		s.checks.run(s, func() { s.checkAll(l) })
 	}
-	start := now()
-	err := l.renew(s.back, s.client, limit, func(ctx context.Context) (*pb.ResponseHeader, error) {
-		return s.readForRenewal(ctx, l)
-	})
-	if err == nil {
-		s.rtt.Store(int64(now().sub(start)) / 2)
+	if s.suspects(l) {
+		s.sweeps.run(s, func() { s.sweep(l) })
 	}
-	return err
+}
+
+func (s *Session) setTrouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = err
 }
 
 // bury ends what hung on a lease that is over. Revoking it frees the locks earlier than its own end would, and stops
@@ -94,7 +65,7 @@ func (s *Session) bury(l *lease) {
 		t.goneLocked(0, false)
 	}
 	s.spawnLocked(func() {
-		ctx, cancel := context.WithTimeout(s.back, l.ttl)
+		ctx, cancel := context.WithTimeout(s.back, l.granted)
 		defer cancel()
 		if err := s.revoke(ctx, l, keys); err != nil {
 			s.opts.log.Debug("etcdlock: revoking a lost lease", leaseAttr(l), "error", err)
@@ -113,7 +84,7 @@ func (s *Session) succeed() *lease {
 		if err == nil {
 			if s.adopt(l) {
 				s.rtt.Store(int64(now().sub(start)))
-				s.opts.log.Info("etcdlock: new lease", leaseAttr(l), "ttl", l.ttl)
+				s.opts.log.Info("etcdlock: new lease", leaseAttr(l), "ttl", l.granted)
 				return l
 			}
 			l.end(s.over())
@@ -164,5 +135,3 @@ func (s *Session) wakeLocked() {
 	close(s.next)
 	s.next = make(chan struct{})
 }
-
-func leaseAttr(l *lease) slog.Attr { return slog.String("lease", fmt.Sprintf("%x", l.id)) }

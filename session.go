@@ -118,7 +118,7 @@ func (s *Session) Lease() clientv3.LeaseID {
 func (s *Session) TTL() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lease.ttl
+	return s.lease.granted
 }
 
 // Identity returns what others see as the holder.
@@ -177,7 +177,7 @@ func (s *Session) end(cause error) {
 	s.mu.Lock()
 	s.stopped = true // nothing is spawned from here on
 	if err != nil {
-		s.unrevoked = fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.id, l.ttl, err)
+		s.unrevoked = fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.id, l.granted, err)
 	}
 	s.mu.Unlock()
 	s.stop()
