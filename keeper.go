@@ -15,7 +15,11 @@ func (s *Session) keep(l *lease) {
 		if s.closing.Err() != nil {
 			return
 		}
-		s.opts.log.Warn("etcdlock: lease lost, with every hold under it", leaseAttr(l), "cause", context.Cause(l.ctx))
+		s.mu.Lock()
+		held, trouble := len(l.tickets), s.trouble
+		s.mu.Unlock()
+		s.opts.log.Warn("etcdlock: lease lost, with every hold under it", leaseAttr(l), "cause", context.Cause(l.ctx),
+			"tickets", held, "last trouble", trouble)
 		s.bury(l)
 		l = s.succeed()
 	}
