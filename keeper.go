@@ -60,8 +60,9 @@ func (s *Session) setTrouble(err error) {
 	s.trouble = err
 }
 
-// bury ends what hung on a lease that is over. Revoking it frees the locks earlier than its own end would, and stops
-// puts that are still under way: they fail for want of the lease.
+// bury ends what hung on a lease that is over. Revoking it stops puts that are still under way: they fail for want of
+// the lease. It also frees the locks of a lease that etcd has renewed without our knowing; but not before the margin has
+// passed, a part of which is for holders that take a moment to stop.
 func (s *Session) bury(l *lease) {
 	s.mu.Lock()
 	keys := l.keysLocked()
@@ -69,6 +70,9 @@ func (s *Session) bury(l *lease) {
 		t.goneLocked(0, false)
 	}
 	s.spawnLocked(func() {
+		if !sleep(s.back, l.span()/marginPart) {
+			return
+		}
 		ctx, cancel := context.WithTimeout(s.back, l.granted)
 		defer cancel()
 		if err := s.revoke(ctx, l, keys); err != nil {

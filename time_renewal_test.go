@@ -150,6 +150,25 @@ func TestTimeARenewalAtRestIsOneReadAndOneKeepAlive(t *testing.T) {
 	})
 }
 
+func TestTimeALostLeaseIsNotRevokedBeforeItsMarginHasPassed(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		m := locked(t, s)
+		key, end := m.Key(), e.at("grant").Add(trust15)
+		e.bends(func(string) fault { return fault{after: time.Hour} }) // every request arrives, no answer does
+		exists := func() bool {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return e.keys[key] != nil
+		}
+		requireEnd(t, m.Context(), end)
+		until(end.Add(750*time.Millisecond - 1))
+		require.True(t, exists(), "a holder that takes a moment to stop is alone")
+		until(end.Add(750 * time.Millisecond))
+		require.False(t, exists())
+	})
+}
+
 // blocking is a logger whose every line waits.
 type blocking <-chan struct{}
 
