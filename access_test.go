@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
@@ -208,6 +209,27 @@ func TestObserveWithoutALoginEndsWithTheRefusal(t *testing.T) {
 	for _, err = range etcdlock.NewElection(s, "locks/e").Observe(soon(t)) {
 	}
 	require.ErrorIs(t, err, rpctypes.ErrUserEmpty)
+}
+
+func TestAnEtcdSetToFewOperationsInOneTxn(t *testing.T) {
+	client := dial(t, newServer(t, func(cfg *embed.Config) { cfg.MaxTxnOps = 4 }), clientv3.Config{})
+	s := newSession(t, client, etcdlock.WithTTL(2*time.Second))
+	m := etcdlock.NewMutex(s, "few")
+	require.NoError(t, m.Lock(soon(t)))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 60 {
+		wg.Go(func() { assert.ErrorIs(t, etcdlock.NewMutex(s, "few").Lock(ctx), context.Canceled) })
+	}
+	waiters(t, m, 60)
+	first := s.Lease()
+	elapse(t, s.TTL()) // the tickets are checked, and the lease is renewed
+	require.NoError(t, m.Verify(soon(t)))
+	require.Equal(t, first, s.Lease())
+	cancel()
+	wg.Wait()
+	waiters(t, m, 0)
+	require.NoError(t, m.Unlock(soon(t)))
 }
 
 func TestTLS(t *testing.T) {

@@ -14,68 +14,6 @@ import (
 
 // This file has what those do that lock.
 
-// call is one call of the library under way.
-type call struct {
-	who   int
-	what  string
-	began time.Time
-	ends  time.Time // when it must have returned, if not zero
-	why   string    // what ends it then
-}
-
-// calling notes a call that has to return with its context.
-func (w *world) calling(ctx context.Context, who int, format string, args ...any) *call {
-	c := &call{who: who, what: fmt.Sprintf(format, args...), began: time.Now()}
-	if end, ok := ctx.Deadline(); ok {
-		c.ends, c.why = end, "its context"
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.running[c] = struct{}{}
-	w.logLocked("s%d %s ...", who, c.what)
-	return c
-}
-
-// by makes the call return by then at the latest.
-func (c *call) by(end time.Time, why string) *call {
-	if c.ends.IsZero() || end.Before(c.ends) {
-		c.ends, c.why = end, why
-	}
-	return c
-}
-
-func (w *world) returned(c *call, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.running, c)
-	w.logLocked("s%d %s: %v", c.who, c.what, err)
-	ends := c.ends
-	if c.began.After(ends) { // over before it began
-		ends = c.began
-	}
-	if late := time.Since(ends); !c.ends.IsZero() && late > 0 {
-		kind := "outlives its context"
-		if c.why != "its context" {
-			kind = "outlives " + c.why
-		}
-		w.violateLocked(kind, "s%d %s, begun at %v, returned %v after %s", c.who, c.what, c.began.Sub(w.begin), late, c.why)
-	}
-}
-
-// patience picks a context.
-func (w *world) patience(r *rand.Rand, endless int) (context.Context, context.CancelFunc) {
-	d := 4 * w.ttl
-	switch n := r.IntN(10); {
-	case n < endless:
-		return context.WithCancel(context.Background())
-	case n < 5:
-		d = some(r, w.ttl/10)
-	case n < 9:
-		d = some(r, 2*w.ttl)
-	}
-	return context.WithTimeout(context.Background(), d)
-}
-
 // act starts everybody.
 func (w *world) act(r *rand.Rand, actors *sync.WaitGroup) {
 	for range 3 + r.IntN(6) {
@@ -177,7 +115,7 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 		if err := m.awaitFree(ctx); err != nil {
 			return err
 		}
-		t, err := m.s.acquire(ctx, mutexKind, m.name, m.s.opts.identity)
+		t, err := m.acquire(ctx, m.s.opts.identity)
 		if err != nil {
 			return err
 		}
@@ -192,7 +130,7 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 func (w *world) unlock(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, b *belief) {
 	left := 24 * time.Hour
 	if t := m.held(); t != nil {
-		left = t.lease.left()
+		left = t.Hold().Lease().Left()
 	}
 	w.end(b)
 	c := w.calling(ctx, sl.id, "Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")
@@ -224,7 +162,7 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 	w.work(r, b, m.Verify, m.IsOwner)
 	left := time.Duration(0)
 	if t := m.held(); t != nil {
-		left = t.lease.left()
+		left = t.Hold().Lease().Left()
 	}
 	w.end(b)
 	c = w.calling(context.Background(), sl.id, "Locker.Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")

@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
@@ -31,17 +31,20 @@ type ticketFate struct {
 
 // belief is a hold as its holder knows it, from the return of the call that took it to the call that gives it back.
 type belief struct {
-	slot   *slot
-	client *attackClient
-	name   string
-	ctx    context.Context
-	token  int64
-	key    string
-	mutex  bool
-	ended  time.Time
-	live   bool // whether it was alive when it was given back
-	late   bool // whether it has been found not to notice its end
-	killed bool // whether it has been found over, and need not have been
+	slot    *slot
+	client  *attackClient
+	name    string
+	ctx     context.Context
+	token   int64
+	key     string
+	mutex   bool
+	ended   time.Time
+	live    bool   // whether it was alive when it was given back
+	late    bool   // whether it has been found not to notice its end
+	phantom string // how it began although its ticket had gone before the one ahead of it had, if it did
+	began   time.Time
+	since   int64 // what the store had when it began, at least
+	killed  bool  // whether it has been found over, and need not have been
 }
 
 func (b *belief) id() ticketID { return ticketID{b.key, b.token} }
@@ -58,6 +61,12 @@ func (id ticketID) lease() string {
 
 func (w *world) now() time.Time { return time.Now() }
 
+func (w *world) fate(id ticketID) *ticketFate {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fateLocked(id)
+}
+
 func (w *world) fateLocked(id ticketID) *ticketFate {
 	f := w.tickets[id]
 	if f == nil {
@@ -69,13 +78,15 @@ func (w *world) fateLocked(id ticketID) *ticketFate {
 
 // believe notes a hold that begins, and judges whether it may.
 func (w *world) believe(sl *slot, name string, ctx context.Context, token int64, key string, mutex bool) *belief {
-	if _, ok := ctx.(*holdContext); !ok && !w.closed(sl) {
+	if _, ok := ctx.(*lease.Hold); !ok && !w.closed(sl) {
 		w.violate("not held and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
 	}
 	b := &belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex}
 	live := ctx.Err() == nil
+	b.since = w.etcd.Rev()
 	w.mu.Lock()
-	b.client = sl.client
+	b.client, b.began = sl.client, time.Now()
+	b.phantom = w.phantomLocked(b)
 	w.beliefs[b] = struct{}{}
 	w.logLocked("%v begins, live: %v", b, live)
 	var same *belief
@@ -162,23 +173,6 @@ func (w *world) judgeAlone(b *belief) {
 
 func (w *world) removedLocked(b *belief) bool { return w.fateLocked(b.id()).removed != nil }
 
-// judgeLoss looks whether a hold that is over had to be: its ticket is in the store, and its lease lives.
-func (w *world) judgeLoss(b *belief) {
-	if b.ctx.Err() == nil || !errors.Is(context.Cause(b.ctx), ErrLost) {
-		return
-	}
-	hold, ok := b.ctx.(*holdContext)
-	alive := ok && hold.lease.alive()
-	if kv := w.etcd.Key(b.key); alive && kv != nil && kv.CreateRevision == b.token {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if !b.killed {
-			b.killed = true
-			w.violateLocked("a live hold was ended", "%v", b)
-		}
-	}
-}
-
 // end notes that a hold is about to be given back.
 func (w *world) end(b *belief) {
 	w.judgeLoss(b)
@@ -196,8 +190,9 @@ func (w *world) committed(c memetcd.Commit) {
 	for _, ev := range c.Events {
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypePut {
+			w.fateLocked(ticketID{key, ev.Kv.CreateRevision})
 			w.logLocked("  %d: put %s = %s (%s)", c.Rev, key, ev.Kv.Value, c.Cause)
-			w.judgePutLocked(ev)
+			w.judgePutLocked(ev, c.Rev)
 			continue
 		}
 		id := ticketID{key, ev.PrevKv.CreateRevision}
@@ -223,7 +218,7 @@ func (w *world) committed(c memetcd.Commit) {
 }
 
 // judgePutLocked looks at a value that has come to be in force, and at writes under a guard.
-func (w *world) judgePutLocked(ev *mvccpb.Event) {
+func (w *world) judgePutLocked(ev *mvccpb.Event, rev int64) {
 	key := string(ev.Kv.Key)
 	var n int
 	p := w.proclaims[ticketID{key, ev.Kv.CreateRevision}]
@@ -235,52 +230,9 @@ func (w *world) judgePutLocked(ev *mvccpb.Event) {
 		return
 	}
 	for b := range w.beliefs {
-		if b.name == name && fmt.Sprint(b.token) != string(ev.Kv.Value) && !w.removedLocked(b) && b.ctx.Err() == nil {
+		// What was committed before the hold began may be told of after it.
+		if b.name == name && rev > b.since && fmt.Sprint(b.token) != string(ev.Kv.Value) && !w.removedLocked(b) && b.ctx.Err() == nil {
 			w.violateLocked("a guard of an earlier hold", "%s written under %s while %v", key, ev.Kv.Value, b)
 		}
-	}
-}
-
-// judgeRelease compares what a release has said.
-func (w *world) judgeRelease(b *belief, what string, err error) {
-	closed := w.closed(b.slot)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	removed := w.fateLocked(b.id()).removed
-	ours := removed != nil && (removed.Cause == memetcd.ByRequest || removed.Cause == memetcd.ByRevoke)
-	lingers := b.mutex && b.slot.linger > 0
-	unsure := !w.unclean[b.key].Before(b.ended)
-	text := fmt.Sprintf("%s of %v (alive: %v): %v; removed: %v", what, b, b.live, err, removed)
-	switch {
-	case err == nil && !b.live:
-		w.violateLocked("released and was lost", "%s", text)
-	case err == nil && !lingers && removed == nil:
-		w.violateLocked("released and is there", "%s", text)
-	case err == nil && !lingers && !ours && !unsure:
-		w.violateLocked("released and others had removed it", "%s", text)
-	case errors.Is(err, ErrLost) && b.live && ours && removed.Cause == memetcd.ByRevoke:
-		w.violateLocked("lost by Close", "%s", text)
-	case errors.Is(err, ErrLost) && b.live && ours && unsure:
-		w.violateLocked("lost by a repetition", "%s", text)
-	case errors.Is(err, ErrLost) && b.live && (removed == nil || ours) && !lingers && w.asleep.Before(b.ended):
-		w.violateLocked("lost and was not", "%s", text)
-	case errors.Is(err, ErrNotHeld), errors.Is(err, ErrNotLeader):
-		w.violateLocked("not held and was", "%s", text)
-	case errors.Is(err, ErrClosed) && !closed:
-		w.violateLocked("closed and was not", "%s", text)
-	}
-}
-
-// judgeVerify compares what Verify has said.
-func (w *world) judgeVerify(b *belief, c *call, err error) {
-	over := b.ctx.Err() != nil
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	removed := w.fateLocked(b.id()).removed
-	switch {
-	case err == nil && removed != nil && removed.At.Before(c.began):
-		w.violateLocked("verified and was gone", "%v: removed %v", b, removed)
-	case errors.Is(err, ErrLost) && !over:
-		w.violateLocked("verified as lost and goes on", "%v", b)
 	}
 }

@@ -3,63 +3,11 @@ package etcdlock
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 )
 
 // This file heals everything, and looks whether all is well then.
-
-// watchOver looks for holds that do not notice their end, all the time.
-func (w *world) watchOver() {
-	for w.pause(w.ttl / 30) {
-		w.judgeNotice()
-		w.mu.Lock()
-		beliefs := slices.Collect(maps.Keys(w.beliefs))
-		w.mu.Unlock()
-		for _, b := range beliefs {
-			w.judgeLoss(b)
-		}
-		w.mu.Lock()
-		for _, sl := range w.slots {
-			w.slowest = max(w.slowest, time.Duration(sl.s.rtt.Load()))
-		}
-		w.mu.Unlock()
-	}
-}
-
-// judgeNotice: a hold whose ticket others have removed ends within TTL/3 and a round trip, while etcd can be reached.
-// After a fault the renewal under way, of a read and two keepalives of a quarter of the TTL each, has to end first.
-func (w *world) judgeNotice() {
-	w.mu.Lock()
-	var late []*belief
-	for b := range w.beliefs {
-		removed := w.fateLocked(b.id()).removed
-		if removed == nil || b.client.closed || b.late {
-			continue
-		}
-		since := removed.At
-		if c := b.client; !c.fault.IsZero() && c.fault.Add(w.ttl).After(since) {
-			since = maxTime(since, c.fault.Add(w.ttl))
-		}
-		if time.Since(since) > w.ttl/3+2*w.rtt+w.ttl/10 {
-			late = append(late, b)
-		}
-	}
-	w.mu.Unlock()
-	for _, b := range late {
-		if b.ctx.Err() != nil {
-			continue
-		}
-		w.mu.Lock()
-		if _, there := w.beliefs[b]; there {
-			b.late = true
-			w.violateLocked("a removal is not noticed", "%v: removed %v", b, w.fateLocked(b.id()).removed)
-		}
-		w.mu.Unlock()
-	}
-}
 
 // finish ends the schedule.
 func (w *world) finish(actors, forces *sync.WaitGroup) {

@@ -77,6 +77,9 @@ func (w *world) weathers() (all []weather) {
 	add(traitStall, "keepalives fail", func(_ *world, r *rand.Rand, q memetcd.Request) (memetcd.Verdict, bool) {
 		return memetcd.Verdict{Lost: true}, q.Kind == memetcd.KeepAlive
 	})
+	add(traitMembers, "keepalives by a leader that was deposed", func(_ *world, _ *rand.Rand, q memetcd.Request) (memetcd.Verdict, bool) {
+		return memetcd.Verdict{Hollow: true}, q.Kind == memetcd.KeepAlive
+	})
 	add(traitSlow, "slow", func(w *world, r *rand.Rand, _ memetcd.Request) (memetcd.Verdict, bool) {
 		return memetcd.Verdict{Delay: some(r, w.ttl/8), AnswerDelay: some(r, w.ttl/8)}, true
 	})

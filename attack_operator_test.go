@@ -154,9 +154,7 @@ func (w *world) close(sl *slot, s *Session) {
 	w.mu.Lock()
 	w.closing[s] = true
 	w.mu.Unlock()
-	s.mu.Lock()
-	left := s.lease.left()
-	s.mu.Unlock()
+	left := s.leases.current().Left()
 	c := w.calling(context.Background(), sl.id, "Close").by(time.Now().Add(left+closeLimit), "the bound of Close")
 	err := s.Close()
 	w.returned(c, err)
@@ -206,5 +204,6 @@ func verdict(v memetcd.Verdict) string {
 	add(v.AnswerLost && !v.AnswerAgain, "answer lost")
 	add(v.AnswerDelay > 0, "answered after %v", v.AnswerDelay)
 	add(v.AnswerError != nil, "answered: %v", v.AnswerError)
+	add(v.Hollow, "acknowledged, and not done")
 	return strings.Join(words, ", ")
 }

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // world is one schedule: the cluster, its clients and Sessions, and what is known about them.
@@ -43,6 +44,7 @@ type world struct {
 	closing    map[*Session]bool
 	frozen     map[int]time.Time    // until when a member is
 	unclean    map[string]time.Time // when something happened to a request that writes this key
+	leftEarly  map[int]time.Time    // when a call of this slot last did not wait for an answer
 	asleep     time.Time            // when the machine was last suspended
 	slowest    time.Duration        // of the round trips that a Session has measured
 	calm       bool
@@ -104,7 +106,7 @@ func newWorld(seed uint64) *world {
 		traits:  r.Uint64() | r.Uint64()&r.Uint64(),
 		members: 1 + 2*r.IntN(2),
 		clients: map[int]*attackClient{}, running: map[*call]struct{}{}, beliefs: map[*belief]struct{}{},
-		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{},
+		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{}, leftEarly: map[int]time.Time{},
 		tickets: map[ticketID]*ticketFate{}, proclaims: map[ticketID]*proclaims{},
 	}
 	w.length = w.ttl * time.Duration(2+r.IntN(5))
@@ -221,7 +223,7 @@ func (w *world) story() string {
 }
 
 // pause sleeps, cut short by the end of the faults.
-func (w *world) pause(d time.Duration) bool { return sleep(w.stop, d) && w.stop.Err() == nil }
+func (w *world) pause(d time.Duration) bool { return rpc.Sleep(w.stop, d) && w.stop.Err() == nil }
 
 // some returns a duration up to d, mostly a short one.
 func some(r *rand.Rand, d time.Duration) time.Duration {

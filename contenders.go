@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // Contender is one place in the queue of a lock, as etcd shows it. It carries no time: tickets do not.
@@ -20,64 +21,57 @@ type Contender struct {
 	Key string
 }
 
-func contender(kv *mvccpb.KeyValue) Contender {
-	return Contender{
-		Identity: string(kv.Value), Token: kv.CreateRevision, Lease: clientv3.LeaseID(kv.Lease), Key: string(kv.Key),
-	}
+func contender(c *queue.Contender) Contender {
+	return Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key}
 }
 
 // Holder asks etcd who has the lock, whoever that is; ErrNotHeld if nobody has. It retries while etcd is away, until
 // ctx ends.
 func (m *Mutex) Holder(ctx context.Context) (Contender, error) {
-	all, err := m.contenders(ctx, "holder")
-	if err != nil {
+	if err := m.begin(ctx, "holder of"); err != nil {
 		return Contender{}, err
 	}
-	if len(all) == 0 {
-		return Contender{}, fmt.Errorf("etcdlock: holder of %q: %w", m.name, ErrNotHeld)
+	all, _, err := m.list(ctx)
+	if err == nil && len(all) == 0 {
+		err = ErrNotHeld
 	}
-	return all[0], nil
+	if err != nil {
+		return Contender{}, fmt.Errorf("etcdlock: holder of %q: %w", m.name, err)
+	}
+	return contender(all[0]), nil
 }
 
-// Waiters asks etcd who waits for the lock, in the order of their turns; the holder is not among them. It retries while
+// Waiters asks etcd who waits for the lock, in the order of their turns; who holds is not among them. It retries while
 // etcd is away, until ctx ends.
 func (m *Mutex) Waiters(ctx context.Context) ([]Contender, error) {
-	all, err := m.contenders(ctx, "waiters")
-	if err != nil || len(all) == 0 {
+	if err := m.begin(ctx, "waiters of"); err != nil {
 		return nil, err
 	}
-	return all[1:], nil
-}
-
-func (m *Mutex) contenders(ctx context.Context, what string) ([]Contender, error) {
-	if err := m.begin(ctx, what+" of"); err != nil {
-		return nil, err
-	}
-	kvs, err := m.s.contenders(ctx, m.name)
+	all, holders, err := m.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("etcdlock: %s of %q: %w", what, m.name, err)
+		return nil, fmt.Errorf("etcdlock: waiters of %q: %w", m.name, err)
 	}
-	all := make([]Contender, len(kvs))
-	for i, kv := range kvs {
-		all[i] = contender(kv)
+	var waiters []Contender
+	for _, c := range all[holders:] {
+		waiters = append(waiters, contender(c))
 	}
-	return all, nil
+	return waiters, nil
 }
 
-// contenders lists the queue of a name, which this Session need not be in.
-func (s *Session) contenders(ctx context.Context, name string) ([]*mvccpb.KeyValue, error) {
+// list lists the queue of the name, which this Session need not be in, and how many of it hold.
+func (h *handle) list(ctx context.Context) (all []*queue.Contender, holders int, err error) {
 	switch {
-	case s.closing.Err() != nil:
-		return nil, s.over()
+	case h.s.over() != nil:
+		return nil, 0, h.s.over()
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return nil, 0, ctx.Err()
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.closing, func() { cancel(s.over()) })()
-	kvs, _, err := newLine(s, name).list(ctx)
-	if err != nil && s.closing.Err() != nil {
-		err = s.over()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.s.tasks.Closing(), cancel)()
+	all, holders, _, err = queue.KeysOf(h.name).List(ctx, h.s.client)
+	if err != nil && h.s.over() != nil {
+		err = h.s.over()
 	}
-	return kvs, err
+	return all, holders, err
 }

@@ -26,8 +26,8 @@
 //
 //	S + min(TTL asked, TTL granted) - TTL/20
 //
-// by the local monotonic clock, where S is the moment before the last acknowledged renewal at which a linearizable
-// read was sent: never the moment at which an answer arrived, so that a slow network shortens a hold and cannot
+// by the local monotonic clock, where S is the moment before the requests of the last acknowledged renewal were sent,
+// a linearizable read and a keepalive: never the moment at which an answer arrived, so that a slow network shortens a hold and cannot
 // stretch it. The TTL/20 pays for a local clock that runs slower than etcd's and for a busy scheduler. Renewals are
 // due every third of the smaller TTL; a holder that cannot reach etcd gives up at the bound.
 //

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // Election elects one leader among the values that campaign for one name: in one Session, in one process or across the
@@ -49,12 +51,12 @@ func (e *Election) Campaign(ctx context.Context, value string) error {
 	return err
 }
 
-func (e *Election) campaign(ctx context.Context, value string) (*ticket, error) {
+func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, error) {
 	if err := e.begin(ctx, e.kind.take); err != nil {
 		return nil, err
 	}
 	old := e.held()
-	lost := old != nil && old.hold.Err() != nil
+	lost := old != nil && old.Hold().Err() != nil
 	e.mu.Lock()
 	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
@@ -67,7 +69,7 @@ func (e *Election) campaign(ctx context.Context, value string) (*ticket, error) 
 		defer e.mu.Unlock()
 		e.candidate = false
 	}()
-	t, err := e.s.acquire(ctx, e.kind, e.name, e.orIdentity(value))
+	t, err := e.acquire(ctx, e.orIdentity(value))
 	if err == nil {
 		e.adopt(t) // nobody else adopts: there is one candidate, and it came without a hold
 	}
@@ -92,7 +94,7 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 	}
 	err := e.notHeld()
 	if t := e.held(); t != nil {
-		err = t.proclaim(ctx, e.proclaims, e.orIdentity(value))
+		err = t.Proclaim(ctx, e.proclaims, e.orIdentity(value))
 	}
 	if err != nil {
 		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, err)
@@ -113,18 +115,26 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 	if err := e.begin(ctx, "leader of"); err != nil {
 		return Leader{}, err
 	}
-	kvs, err := e.s.contenders(ctx, e.name)
-	if err == nil && len(kvs) == 0 {
+	all, _, err := e.list(ctx)
+	if err == nil && len(all) == 0 {
 		err = ErrNoLeader
 	}
 	if err != nil {
 		return Leader{}, fmt.Errorf("etcdlock: leader of %q: %w", e.name, err)
 	}
-	return Leader{Value: string(kvs[0].Value), Token: kvs[0].CreateRevision, Key: string(kvs[0].Key)}, nil
+	return leader(all[0]), nil
+}
+
+// leader is what a contender that is first leads with; the zero Leader for nobody.
+func leader(first *queue.Contender) Leader {
+	if first == nil {
+		return Leader{}
+	}
+	return Leader{Value: first.Value, Token: first.Rev, Key: first.Key}
 }
 
 // Context returns a context for the work done while leading; see Mutex.Context. When this value does not lead it is
-// over already, with the cause ErrNotHeld.
+// over already, with the cause ErrNotLeader.
 func (e *Election) Context() context.Context { return e.context() }
 
 // Token returns the leader's fencing token, 0 when this value does not lead; see Mutex.Token.

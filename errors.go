@@ -1,14 +1,12 @@
 package etcdlock
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // The conditions that a caller can act on. Compare with errors.Is: they come wrapped with the name of the lock
@@ -20,16 +18,16 @@ var (
 	// ticket was removed. What was done under the hold was not protected to its end. A removal that nobody noticed
 	// before the release shows when etcd answers that the ticket was not there; where an answer was lost or late,
 	// that cannot be told from a repeated request, and the release counts.
-	ErrLost = errors.New("etcdlock: hold lost")
+	ErrLost = lease.ErrLost
 	// ErrClosed says that the Session is closed, or was closed during the call.
-	ErrClosed = errors.New("etcdlock: session closed")
+	ErrClosed = queue.ErrClosed
 	// ErrClientClosed says that the Session is over because the etcd client, which belongs to the caller, was closed.
-	ErrClientClosed = errors.New("etcdlock: the etcd client is closed")
+	ErrClientClosed = rpc.ErrClientClosed
 	// ErrNotHeld says that the Mutex is not held: never locked, or unlocked already.
 	ErrNotHeld = errors.New("etcdlock: not held")
 	// ErrUnconfirmed says that a hold was released, and that etcd has not confirmed that its ticket is gone. The
 	// deletion goes on in the background, at worst until the lease ends; others may have to wait that long.
-	ErrUnconfirmed = errors.New("etcdlock: released, but not yet confirmed by etcd")
+	ErrUnconfirmed = queue.ErrUnconfirmed
 	// ErrNotLeader says that the Election value does not lead: never elected, or resigned already.
 	ErrNotLeader = errors.New("etcdlock: not the leader")
 	// ErrNoLeader says that nobody leads at the moment.
@@ -78,50 +76,3 @@ func (e *LockedError) Error() string {
 
 // Is makes errors.Is(err, ErrLocked) true.
 func (e *LockedError) Is(target error) bool { return target == ErrLocked }
-
-// errRequeue says that a ticket or its lease was removed while it waited: its caller queues again.
-var errRequeue = errors.New("etcdlock: ticket removed while waiting")
-
-// errUnanswered stands for the time limit of a single attempt, which must not look like the caller's own deadline.
-var errUnanswered = errors.New("etcd did not answer in time")
-
-// unanswered replaces the end of an attempt's own context.
-func unanswered(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return errUnanswered
-	}
-	return err
-}
-
-// transient reports whether the same request may succeed a little later. Everything else (permissions, a full
-// store, a request that is too large) is told to the caller at once.
-func transient(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errUnanswered) {
-		return true
-	}
-	switch code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown, codes.Aborted:
-		return true
-	case codes.ResourceExhausted: // ErrNoSpace is final, a busy server is not
-		return errors.Is(err, rpctypes.ErrTooManyRequests)
-	}
-	return false
-}
-
-// code is the gRPC code of an error of the etcd client, which has two forms of them.
-func code(err error) codes.Code {
-	var e rpctypes.EtcdError
-	if errors.As(err, &e) {
-		return e.Code()
-	}
-	return status.Code(err)
-}
-
-// overErr is the error of a call whose context ended: it matches the context's error and, where etcd was the
-// reason for the delay, what etcd said last.
-func overErr(ctx context.Context, last error) error {
-	if last == nil {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%w; last from etcd: %w", ctx.Err(), last)
-}

@@ -16,6 +16,9 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file has an etcd in memory for tests of time, which run in a bubble where the real client cannot: revisions,
@@ -29,6 +32,7 @@ type fault struct {
 	again time.Duration // it takes effect once more that much later, and that answer counts
 	term  uint64        // the raft term in the answer, 1 if 0
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
+	never bool          // a keepalive is answered by a leader that never heard of the lease
 }
 
 var errDenied = rpctypes.ErrPermissionDenied
@@ -72,9 +76,9 @@ func inBubble(t *testing.T, f func(t *testing.T, e *etcd)) {
 			rev: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[clientv3.LeaseID]*fakeLease{},
 			watches: map[*fakeWatch]struct{}{}, calls: map[string]int{}, last: map[string]time.Time{},
 		}
-		before := suspended
-		suspended = func() time.Duration { return time.Duration(e.slept.Load()) }
-		t.Cleanup(func() { suspended = before })
+		before := lease.Suspended
+		lease.Suspended = func() time.Duration { return time.Duration(e.slept.Load()) }
+		t.Cleanup(func() { lease.Suspended = before })
 		f(t, e)
 	})
 }
@@ -189,14 +193,14 @@ func (e *etcd) serve(ctx context.Context, call string, effect func(f fault) erro
 	err := effect(f)
 	if f.again > 0 {
 		e.mu.Unlock()
-		if !sleep(ctx, f.again) {
+		if !rpc.Sleep(ctx, f.again) {
 			return ctx.Err()
 		}
 		e.mu.Lock()
 		err = effect(f)
 	}
 	e.mu.Unlock()
-	if f.after > 0 && !sleep(ctx, f.after) {
+	if f.after > 0 && !rpc.Sleep(ctx, f.after) {
 		return ctx.Err()
 	}
 	return err
@@ -223,7 +227,8 @@ func (e *etcd) Grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantR
 func (e *etcd) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (resp *clientv3.LeaseKeepAliveResponse, err error) {
 	err = e.serve(ctx, "keepalive", func(f fault) error {
 		l := e.leases[id]
-		if l == nil {
+		if l == nil || f.never { // the client makes an error of it, and keeps the header
+			resp = &clientv3.LeaseKeepAliveResponse{ResponseHeader: e.header(f), ID: id}
 			return rpctypes.ErrLeaseNotFound
 		}
 		l.expiry.Reset(l.ttl)

@@ -7,6 +7,27 @@ import (
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
+)
+
+// kind is what Mutex and Election differ in.
+type kind struct {
+	take, give string // the words for it, for errors
+	notHeld    error  // why a value that was never taken, or was given back, holds nothing
+	ticket     queue.Kind
+}
+
+var (
+	mutexKind = kind{
+		take: "lock", give: "unlock", notHeld: ErrNotHeld,
+		ticket: queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
+	}
+	electionKind = kind{
+		take: "campaign", give: "resign", notHeld: ErrNotLeader,
+		ticket: queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
+	}
 )
 
 // handle is what a Mutex and an Election are made of: a name, and at most one hold of it at a time. A hold that was
@@ -19,9 +40,9 @@ type handle struct {
 	// mu guards what follows. It is taken before the Session's, never held across a request, and no context is asked or
 	// cancelled under it.
 	mu      sync.Mutex
-	hold    *ticket       // what the value holds, alive or lost, until its release
+	hold    *queue.Ticket // what the value holds, alive or lost, until its release
 	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that
-	latest  *ticket       // the hold adopted last
+	latest  *queue.Ticket // the hold adopted last
 	leaving bool          // the release of latest is not confirmed, and whoever asks again is told how it went
 }
 
@@ -40,7 +61,7 @@ func (h *handle) begin(ctx context.Context, verb string) error {
 }
 
 // held returns the value's ticket, alive or lost; nil if it holds none.
-func (h *handle) held() *ticket {
+func (h *handle) held() *queue.Ticket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.hold
@@ -49,7 +70,7 @@ func (h *handle) held() *ticket {
 // adopt makes t the value's hold. It does not while the value has another: then one of the two is lost, since no two
 // tickets of a name hold at once, and it is the older one, since a ticket is granted when all before it are gone.
 // Either way t leaves the queue: a goroutine that was granted long ago may be late with it.
-func (h *handle) adopt(t *ticket) bool {
+func (h *handle) adopt(t *queue.Ticket) bool {
 	h.mu.Lock()
 	old := h.hold
 	if old == nil {
@@ -59,19 +80,19 @@ func (h *handle) adopt(t *ticket) bool {
 	switch {
 	case old == nil:
 		return true
-	case old.rev < t.rev:
-		old.removed(0)
-		t.hold.cancel(h.kind.notHeld)
+	case old.Token() < t.Token():
+		old.Removed(0)
+		_ = t.Hold().Release() // it lasted until now
 	default:
-		t.hold.cancel(ErrLost) // not handed on to whoever waits for it in memory
+		t.Hold().Lose() // not handed on to whoever waits for it in memory
 	}
-	t.leave()
+	t.Leave()
 	return false
 }
 
 // release ends the value's hold and waits for the confirmed deletion of its ticket. Called again after it has failed,
 // it reports how that went on. With only, nothing is released but that one hold.
-func (h *handle) release(ctx context.Context, only *ticket) error {
+func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	if err := h.begin(ctx, h.kind.give); err != nil {
 		return err
 	}
@@ -93,7 +114,7 @@ func (h *handle) release(ctx context.Context, only *ticket) error {
 	if t == nil {
 		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, h.notHeld())
 	}
-	err := t.release(ctx, again)
+	err := t.Release(ctx, again)
 	if err == nil {
 		return nil
 	}
@@ -105,9 +126,30 @@ func (h *handle) release(ctx context.Context, only *ticket) error {
 	return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, err)
 }
 
+// acquire queues and waits, and words the error.
+func (h *handle) acquire(ctx context.Context, value string) (*queue.Ticket, error) {
+	t, by, err := h.s.tickets.Acquire(ctx, h.kind.ticket, h.name, value)
+	switch {
+	case err == nil:
+		return t, nil
+	case by != nil:
+		err = fmt.Errorf("%w: %w", err, h.lockedBy(by))
+	}
+	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.kind.take, h.name, err)
+}
+
+// lockedBy tells who holds. Where that is this very value, it says so.
+func (h *handle) lockedBy(by *queue.Contender) *LockedError {
+	err := &LockedError{Name: h.name, Holder: by.Value, Token: by.Rev, Key: by.Key}
+	if t := h.held(); t != nil && by.Key == t.Key() && by.Rev == t.Token() {
+		err.why = "held by this Mutex value itself"
+	}
+	return err
+}
+
 // notHeld is why a value holds nothing.
 func (h *handle) notHeld() error {
-	if h.s != nil && h.s.closing.Err() != nil {
+	if h.s != nil && h.s.over() != nil {
 		return h.s.over()
 	}
 	return h.kind.notHeld
@@ -115,26 +157,33 @@ func (h *handle) notHeld() error {
 
 func (h *handle) context() context.Context {
 	if t := h.held(); t != nil {
-		return t.hold
+		return t.Hold()
 	}
-	return endedContext(h.notHeld())
+	return lease.Ended(h.notHeld())
 }
 
 func (h *handle) token() int64 {
 	if t := h.held(); t != nil {
-		return t.rev
+		return t.Token()
 	}
 	return 0
 }
 
 func (h *handle) key() string {
 	if t := h.held(); t != nil {
-		return t.key
+		return t.Key()
 	}
 	return ""
 }
 
-func (h *handle) isOwner() clientv3.Cmp { return h.held().guard(h.name) }
+func (h *handle) isOwner() clientv3.Cmp {
+	if t := h.held(); t != nil {
+		if cmp, ok := t.Guard(); ok {
+			return cmp
+		}
+	}
+	return clientv3.Compare(clientv3.CreateRevision(h.name+"/"), "=", -1) // never true
+}
 
 func (h *handle) verify(ctx context.Context) error {
 	if err := h.begin(ctx, "verify"); err != nil {
@@ -142,7 +191,7 @@ func (h *handle) verify(ctx context.Context) error {
 	}
 	err := h.notHeld()
 	if t := h.held(); t != nil {
-		err = t.verify(ctx)
+		err = t.Verify(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("etcdlock: verify %q: %w", h.name, err)

@@ -2,195 +2,221 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
+	"log/slog"
 	"sync"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+	"github.com/etcdlock/etcdlock/internal/task"
 )
 
-// marginPart is the part of the TTL that a lease gives up early: 1/20 covers a local clock that runs up to 5% slower
-// than etcd's, and the time that a busy machine takes to tell the holder. Real clocks differ by far less (NTP slews at
-// most 0.05%); the rest is for the scheduler.
-const marginPart = 20
+// leases is the Session's lease: granted, renewed, lost and replaced, one after the other.
+type leases struct {
+	client  *rpc.Client
+	tasks   *task.Group
+	tickets *queue.Tickets
+	ttl     time.Duration // to ask for
+	log     *slog.Logger
+	now     chan struct{} // asks for a renewal now
 
-// lease is one etcd lease, from its grant to its end, together with the moment until which it can be relied on:
-//
-//	deadline = S + min(TTL asked, TTL granted) − margin
-//
-// S is the moment before the request was sent whose effect the deadline rests on: the grant, and later the
-// linearizable read that precedes each renewal. Never the moment an answer arrived: a slow answer must not stretch
-// the hold. A lease that is over stays over.
-type lease struct {
-	id    clientv3.LeaseID
-	asked time.Duration
-	ttl   time.Duration // as granted
-
-	ctx    context.Context // over, with the cause, when the lease is; the holds' contexts hang on it
-	cancel context.CancelCauseFunc
-
-	mu       sync.Mutex // guards what follows; never held while cancelling
-	from     instant    // S
-	deadline instant
-	cause    error // why it is over, nil while it is not
-	timer    *time.Timer
-
-	// Guarded by the Session's mu.
-	tickets map[string]*ticket // every ticket that may be in etcd under this lease, by key
-	suspect bool               // a put may still arrive late: look for strays until the lease ends
-	top     uint64             // the highest n of a ticket
-	burnt   uint64             // no n up to this one is used again
+	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it.
+	mu      sync.Mutex
+	lease   *queue.Lease  // the newest; may be over
+	next    chan struct{} // closed with the next lease, or its refusal
+	refused error         // what etcd refused the next lease with, for good
+	lastErr error         // what the last renewal or grant failed with, nil after a success
 }
 
-// grant asks etcd for a lease. A grant whose answer is lost leaves a lease without keys, which ends by itself.
-func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (*lease, error) {
-	sent := now()
+func newLeases(c *rpc.Client, tasks *task.Group, o options) *leases {
+	return &leases{
+		client: c, tasks: tasks, ttl: o.ttl, log: o.log, now: make(chan struct{}, 1), next: make(chan struct{}),
+	}
+}
+
+// begin sets the first lease.
+func (ls *leases) begin(tickets *queue.Tickets, l *lease.Lease) {
+	ls.tickets = tickets
+	ls.lease = tickets.Use(l)
+}
+
+// grant asks etcd for a lease, and tells how long that took. A grant whose answer is lost leaves a lease without keys,
+// which ends by itself.
+func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (l *lease.Lease, took time.Duration, err error) {
+	sent, began := lease.Now(), time.Now()
 	resp, err := client.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	l := &lease{id: resp.ID, asked: ttl, ttl: seconds(resp.TTL), tickets: make(map[string]*ticket)}
-	l.ctx, l.cancel = context.WithCancelCause(context.Background())
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.from, l.deadline = sent, sent.add(l.trust(l.ttl))
-	l.timer = time.AfterFunc(l.deadline.sub(now()), l.expire)
-	return l, nil
+	return lease.New(resp.ID, ttl, resp.TTL, sent), time.Since(began), nil
 }
 
-// seconds converts a TTL of etcd's without overflow: the largest that etcd takes does not fit a Duration.
-func seconds(n int64) time.Duration {
-	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
+func (ls *leases) current() *queue.Lease {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.lease
 }
 
-// trust is how long the lease can be relied on, counted from S, when etcd has said granted.
-func (l *lease) trust(granted time.Duration) time.Duration {
-	ttl := min(l.asked, granted)
-	return ttl - ttl/marginPart
-}
+// last is the newest lease when the Session has begun to end: adopt sets no other from then on.
+func (ls *leases) last() *queue.Lease { return ls.current() }
 
-// renew makes one attempt: read, a linearizable read, and then one keepalive. The read is what makes S safe to count
-// from: a leader that was frozen and does not know yet that it was deposed answers a keepalive, but no linearizable
-// read. The acknowledgement must not come from an older term than the read did; then every later leader was elected
-// after S and promotes the lease to its full TTL.
-func (l *lease) renew(ctx context.Context, client *clientv3.Client, limit time.Duration,
-	read func(context.Context) (*pb.ResponseHeader, error),
-) error {
-	sent := now()
-	rctx, cancel := context.WithTimeout(ctx, limit)
-	hdr, err := read(rctx)
-	cancel()
-	if err != nil {
-		return fmt.Errorf("read before renewal: %w", err)
-	}
-	// A context of its own and a fresh stream for each attempt: KeepAliveOnce retries in a tight loop while the
-	// server is away, and a long-lived stream sticks to a member that is frozen. The second attempt goes to another
-	// member: with two of them and one frozen, the client's round robin would else read from the well one and send
-	// the keepalive to the other, for ever.
-	var ack *clientv3.LeaseKeepAliveResponse
-	for range 2 {
-		kctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), limit)
-		ack, err = client.KeepAliveOnce(kctx, l.id)
-		cancel()
-		if err == nil || !errors.Is(unanswered(err), errUnanswered) {
-			break
+// Live returns a lease that can be relied on now, waiting for the next one if the last was lost. What etcd refuses the
+// next one with for good ends the wait.
+func (ls *leases) Live(ctx context.Context) (*queue.Lease, error) {
+	for {
+		ls.mu.Lock()
+		l, next, lastErr, refused := ls.lease, ls.next, ls.lastErr, ls.refused
+		ls.mu.Unlock()
+		switch {
+		case ls.tasks.Closing().Err() != nil:
+			return nil, context.Cause(ls.tasks.Closing())
+		case l.Alive():
+			return l, nil
+		case refused != nil:
+			return nil, fmt.Errorf("no lease granted: %w", refused)
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return nil, rpc.Over(ctx, lastErr)
+		case <-ls.tasks.Closing().Done():
 		}
 	}
-	switch {
-	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		l.end(ErrLost)
-		return err
-	case err != nil:
-		return fmt.Errorf("renewal: %w", err)
-	case ack.TTL <= 0:
-		l.end(ErrLost)
-		return rpctypes.ErrLeaseNotFound
-	case ack.GetRaftTerm() < hdr.GetRaftTerm():
-		return fmt.Errorf("renewal: acknowledged in term %d, older than %d of the read before it",
-			ack.GetRaftTerm(), hdr.GetRaftTerm())
+}
+
+// LastErr is what the last renewal or grant failed with, nil after a success.
+func (ls *leases) LastErr() error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.lastErr
+}
+
+func (ls *leases) setLastErr(err error) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.lastErr = err
+}
+
+// CheckNow asks for a renewal now, which tells whether the lease is still there.
+func (ls *leases) CheckNow() {
+	select {
+	case ls.now <- struct{}{}:
+	default:
 	}
-	if !l.extend(sent, seconds(ack.TTL)) {
-		return fmt.Errorf("renewal: acknowledged too late: %w", ErrLost)
+}
+
+// renewLoop runs as long as the Session.
+func (ls *leases) renewLoop() {
+	for l := ls.current(); l != nil; l = ls.nextLease() {
+		ls.renewUntilLost(l)
+		if ls.tasks.Closing().Err() != nil {
+			return
+		}
+		keys := ls.tickets.Drop(l)
+		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "cause", context.Cause(l.Context()),
+			"tickets", len(keys), "last error", ls.LastErr())
+		ls.abandon(l, keys)
+	}
+}
+
+// renewUntilLost renews l every third of its TTL until it is over. Nothing else is done between two renewals: what is done
+// for the tickets is started here and runs beside them, however long it takes.
+func (ls *leases) renewUntilLost(l *queue.Lease) {
+	every := l.Span() / renewPart
+	timer := time.NewTimer(l.Due(every)) // counted from the sending of the grant, however late its answer came
+	defer timer.Stop()
+	for l.Context().Err() == nil {
+		select {
+		case <-timer.C:
+		case <-ls.now:
+		case <-l.Context().Done():
+			return
+		}
+		ls.tickets.Tend(l, false)
+		ls.renew(l)
+		timer.Reset(l.Due(every))
+	}
+}
+
+// abandon revokes a lease that is over. That stops puts that are still under way: they fail for want of the lease. It also
+// frees the locks of a lease that etcd has renewed without our knowing; but not before the margin has passed, a part of
+// which is for holders that take a moment to stop.
+func (ls *leases) abandon(l *queue.Lease, keys []string) {
+	ls.tasks.Go(func() {
+		if !rpc.Sleep(ls.tasks.Back(), l.Margin()) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(ls.tasks.Back(), l.TTL)
+		defer cancel()
+		if err := ls.tickets.Revoke(ctx, l.Lease, keys); err != nil {
+			ls.log.Debug("etcdlock: revoking a lost lease", queue.Attr(l.Lease), "error", err)
+		}
+	})
+}
+
+// nextLease gets the next lease, however long it takes; nil when the Session is over.
+func (ls *leases) nextLease() *queue.Lease {
+	pace := rpc.Pace{Least: 50 * time.Millisecond, Most: time.Second}
+	for n := 0; ls.tasks.Closing().Err() == nil; n++ {
+		ctx, cancel := context.WithTimeout(ls.tasks.Back(), ls.client.AttemptTimeout(n))
+		granted, took, err := grant(ctx, ls.client.Client, ls.ttl)
+		cancel()
+		if err == nil {
+			if l := ls.adopt(granted); l != nil {
+				ls.client.Answered(took)
+				ls.log.Info("etcdlock: new lease", queue.Attr(granted), "ttl", l.TTL)
+				return l
+			}
+			granted.End(context.Cause(ls.tasks.Closing()))
+			ctx, cancel := context.WithTimeout(ls.tasks.Back(), closeLimit)
+			_ = ls.tickets.Revoke(ctx, granted, nil) // without keys; it ends by itself
+			cancel()
+			return nil
+		}
+		level := slog.LevelDebug
+		if ls.refuse(err) {
+			level = slog.LevelError
+		}
+		ls.log.Log(ls.tasks.Back(), level, "etcdlock: no lease granted", "error", err)
+		pace.Wait(ls.tasks.Closing())
 	}
 	return nil
 }
 
-// extend moves the deadline, unless it has passed: etcd may have decided on the lease's end by then, and a late
-// acknowledgement does not undo that.
-func (l *lease) extend(sent instant, granted time.Duration) bool {
-	if !l.alive() {
+// adopt makes l the Session's lease; nil if it came while the Session was ending with the one before.
+func (ls *leases) adopt(granted *lease.Lease) *queue.Lease {
+	l := ls.tickets.Use(granted)
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.tasks.Closing().Err() != nil {
+		return nil
+	}
+	ls.lease, ls.lastErr, ls.refused = l, nil, nil
+	ls.wakeLocked()
+	return l
+}
+
+// refuse takes it in that no lease was granted. An error that no retry will mend is told to everybody who waits for the
+// lease, now and until there is one; refuse reports whether that is news.
+func (ls *leases) refuse(err error) (news bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.lastErr = rpc.Unanswered(err)
+	if rpc.Transient(err) {
+		ls.refused = nil
 		return false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cause != nil {
-		return false
-	}
-	l.from, l.deadline = sent, sent.add(l.trust(granted))
-	l.timer.Reset(l.deadline.sub(now()))
-	return true
+	news = ls.refused == nil
+	ls.refused = err
+	ls.wakeLocked()
+	return news
 }
 
-// alive asks the clock, not the timer: a process that was stopped learns the truth on its first question.
-func (l *lease) alive() bool {
-	l.mu.Lock()
-	if l.cause == nil && now() < l.deadline {
-		l.mu.Unlock()
-		return true
-	}
-	l.mu.Unlock()
-	// Also when another goroutine has ended it just now: cancelling again waits until that one is done, so that a
-	// context asked next is over.
-	l.end(ErrLost)
-	return false
-}
-
-// end is final; the first cause stays.
-func (l *lease) end(cause error) {
-	l.mu.Lock()
-	if l.cause == nil {
-		l.cause = cause
-		l.timer.Stop()
-	}
-	cause = l.cause
-	l.mu.Unlock()
-	l.cancel(cause)
-}
-
-// expire runs when the timer fires, which an extension may have overtaken.
-func (l *lease) expire() {
-	if l.alive() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.timer.Reset(max(l.deadline.sub(now()), 1))
-	}
-}
-
-// bound returns ctx, ended early by the end of the lease, for requests made on the way to a hold under it. Whoever
-// waits long does without, for memory's sake.
-func (l *lease) bound(ctx context.Context) (bounded context.Context, release func()) {
-	bounded, cancel := context.WithCancelCause(ctx)
-	unhook := context.AfterFunc(l.ctx, func() { cancel(errRequeue) })
-	return bounded, func() { unhook(); cancel(nil) }
-}
-
-// span is the TTL that counts here: etcd may grant more than was asked, and the deadline takes the smaller.
-func (l *lease) span() time.Duration { return min(l.asked, l.ttl) }
-
-// due is the time until every has passed since S.
-func (l *lease) due(every time.Duration) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(l.from.add(every).sub(now()), 0)
-}
-
-// left is the time until the deadline, at least 0.
-func (l *lease) left() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(l.deadline.sub(now()), 0)
+func (ls *leases) wakeLocked() {
+	close(ls.next)
+	ls.next = make(chan struct{})
 }

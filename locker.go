@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // Locker returns the Mutex as a sync.Locker, for code that knows nothing of etcd and of losing a lock. Use it only
@@ -32,7 +34,7 @@ func (l locker) Lock() {
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)
 		pause := min(50*time.Millisecond<<min(n, 6), 2*time.Second)
-		sleep(l.m.s.closing, pause) // a Session that closes cuts it short
+		rpc.Sleep(l.m.s.tasks.Closing(), pause) // a Session that closes cuts it short
 	}
 }
 

@@ -2,10 +2,11 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // Mutex is a distributed lock. A Mutex value is used like a sync.Mutex: it is shared by goroutines and not copied, it
@@ -18,7 +19,7 @@ import (
 type Mutex struct {
 	handle
 
-	seen peer // the holder that etcd named at the last TryLock; guarded by mu
+	seen queue.Seen // the holder that etcd named at the last TryLock; guarded by mu
 }
 
 // NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
@@ -46,7 +47,7 @@ func (m *Mutex) Lock(ctx context.Context) error {
 	return err
 }
 
-func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
+func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
 	if err := m.begin(ctx, m.kind.take); err != nil {
 		return nil, err
 	}
@@ -54,9 +55,9 @@ func (m *Mutex) lock(ctx context.Context) (*ticket, error) {
 		if err := m.awaitFree(ctx); err != nil {
 			return nil, err
 		}
-		t, err := m.s.acquire(ctx, m.kind, m.name, m.s.opts.identity)
+		t, err := m.acquire(ctx, m.s.opts.identity)
 		if err != nil {
-			return nil, m.mine(err)
+			return nil, err
 		}
 		if m.adopt(t) {
 			return t, nil
@@ -77,18 +78,21 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	if err := m.begin(ctx, m.kind.take); err != nil {
 		return err
 	}
-	if t := m.held(); t != nil && m.s.closing.Err() == nil {
+	if t := m.held(); t != nil && m.s.over() == nil {
 		return m.occupied(t)
 	}
 	m.mu.Lock()
 	seen := m.seen
 	m.mu.Unlock()
-	t, err := m.s.tryAcquire(ctx, m.kind, m.name, m.s.opts.identity, &seen)
+	t, by, err := m.s.tickets.Try(ctx, m.kind.ticket, m.name, m.s.opts.identity, &seen)
 	m.mu.Lock()
 	m.seen = seen
 	m.mu.Unlock()
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return fmt.Errorf("etcdlock: lock %q: %w", m.name, err)
+	case by != nil:
+		return m.lockedBy(by)
 	}
 	if !m.adopt(t) {
 		if old := m.held(); old != nil {
@@ -100,28 +104,19 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 }
 
 // occupied is the error of a call that cannot go on because this very value has a hold.
-func (m *Mutex) occupied(t *ticket) error {
+func (m *Mutex) occupied(t *queue.Ticket) error {
 	why := "held by this Mutex value itself"
-	if t.hold.Err() != nil {
+	if t.Hold().Err() != nil {
 		why = "the last hold of this Mutex value was lost and awaits its Unlock"
 	}
-	return &LockedError{Name: m.name, Holder: t.value, Token: t.rev, Key: t.key, why: why}
-}
-
-// mine says so where the holder that a call ran out of patience for is this very value.
-func (m *Mutex) mine(err error) error {
-	by := (*LockedError)(nil)
-	if t := m.held(); t != nil && errors.As(err, &by) && by.Key == t.key && by.Token == t.rev {
-		by.why = "held by this Mutex value itself"
-	}
-	return err
+	return &LockedError{Name: m.name, Holder: t.Value(), Token: t.Token(), Key: t.Key(), why: why}
 }
 
 // awaitFree waits while a lost hold occupies the value. A live one is waited for in the queue.
 func (m *Mutex) awaitFree(ctx context.Context) error {
 	for warned := false; ; warned = true {
 		t := m.held()
-		if t == nil || t.hold.Err() == nil {
+		if t == nil || t.Hold().Err() == nil {
 			return nil
 		}
 		m.mu.Lock()
@@ -136,13 +131,13 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		m.mu.Unlock()
 		if !warned {
 			m.s.opts.log.Warn("etcdlock: Lock waits, because the last hold of this Mutex value was lost and awaits its Unlock",
-				"name", m.name, "token", t.rev)
+				"name", m.name, "token", t.Token())
 		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
 			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
-		case <-m.s.closing.Done():
+		case <-m.s.tasks.Closing().Done():
 			return fmt.Errorf("etcdlock: lock %q: %w", m.name, m.s.over())
 		}
 	}

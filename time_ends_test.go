@@ -98,7 +98,7 @@ func TestTimeTheEndOfTheClientIsTheEndOfTheSessionAtOnce(t *testing.T) {
 					func() { NewMutex(s, "/ends/own").Locker().Lock() })
 				require.ErrorIs(t, s.Close(), ErrClientClosed)
 				require.NoError(t, s.Close())
-				_, err = NewSession(t.Context(), s.client)
+				_, err = NewSession(t.Context(), s.client.Client)
 				require.ErrorIs(t, err, ErrClientClosed)
 				require.Zero(t, time.Since(closing))
 			})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // What many locks on one lease must not do to it, in fake time.
@@ -123,7 +125,7 @@ func TestTimeALostLeaseIsNoticedWithinATwentiethOfTheTTL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				s := e.session(t, WithTTL(time.Minute))
-				all := lockedMany(t, s, 2*few)
+				all := lockedMany(t, s, 2*queue.Few)
 				until(time.Now().Add(age))
 				e.expire(s.Lease()) // an operator's revoke
 				revoked := time.Now()

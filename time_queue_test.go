@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // The queue in fake time: how soon who waits, or holds, learns what; and what a crowd asks.
@@ -19,16 +23,11 @@ import (
 func queued(t *testing.T, s *Session, name string) (key string) {
 	t.Helper()
 	synctest.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, ticket := range s.lease.tickets {
-		if ticket.line.name == name && ticket.state == waiting {
-			require.Empty(t, key, "more than one waits")
-			key = k
-		}
-	}
-	require.NotEmpty(t, key, "nobody waits")
-	return key
+	waiting, err := NewMutex(s, name).Waiters(t.Context())
+	require.NoError(t, err)
+	waiting = slices.DeleteFunc(waiting, func(c Contender) bool { return c.Lease != s.Lease() })
+	require.Len(t, waiting, 1)
+	return waiting[0].Key
 }
 
 func TestTimeAPhantomByHandOverInMemoryEndsAtOnce(t *testing.T) {
@@ -47,7 +46,7 @@ func TestTimeAPhantomByHandOverInMemoryEndsAtOnce(t *testing.T) {
 		require.NoError(t, <-got)
 		held := second.Context()
 		require.NoError(t, <-next, "nobody is ahead in etcd")
-		time.Sleep(checkAfter)
+		time.Sleep(queue.CheckAfter)
 		synctest.Wait()
 		require.ErrorIs(t, context.Cause(held), ErrLost)
 		require.NoError(t, foreign.Context().Err())
@@ -63,7 +62,7 @@ func TestTimeAShortHoldIsNotChecked(t *testing.T) {
 			go func() {
 				m := NewMutex(s, "short")
 				err := m.Lock(t.Context())
-				time.Sleep(checkAfter - 1)
+				time.Sleep(queue.CheckAfter - 1)
 				if err == nil {
 					err = m.Unlock(t.Context())
 				}
@@ -168,7 +167,7 @@ func TestTimeAFreshStreamStirsOnlyThoseWhoWatch(t *testing.T) {
 		errs := crowd(t.Context(), s, "stream", 100)
 		time.Sleep(time.Second)
 		reads, watches := e.count("read"), e.count("watch")
-		s.freshStream(s.streams.gen.Load())
+		s.tickets.LeaveStream(s.client.Stream())
 		synctest.Wait()
 		require.Equal(t, watches+2, e.count("watch"), "the one of the first, and the one that keeps the stream open")
 		require.Equal(t, reads+1, e.count("read"), "what happened before the new watch")
@@ -193,7 +192,7 @@ func TestTimeAWaiterThatIsToldOfItsOwnRemovalDoesNotAsk(t *testing.T) {
 				time.Sleep(time.Second)
 				e.remove(key)
 				reads, writes := e.count("read"), e.count("write")
-				s.pokeKeep()
+				s.leases.CheckNow()
 				synctest.Wait()
 				require.Equal(t, reads+2, e.count("read"), "the renewal's, and the check that it calls for")
 				time.Sleep(10 * time.Millisecond) // it pauses before it queues again
@@ -217,11 +216,14 @@ func TestTimeAReleaseThatMustGoThroughEtcdDoesNotWaitForAnothersDeletion(t *test
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				s := e.session(t)
-				take := func(ctx context.Context) (*ticket, error) { return s.acquire(ctx, c.kind, "stuck", "") }
+				take := func(ctx context.Context) (*queue.Ticket, error) {
+					ticket, _, err := s.tickets.Acquire(ctx, c.kind.ticket, "stuck", "")
+					return ticket, err
+				}
 				first, err := take(t.Context())
 				require.NoError(t, err)
 				if c.guard {
-					first.guard("stuck")
+					first.Guard()
 				}
 				next := make(chan error, 1)
 				go func() { _, err := take(t.Context()); next <- err }()
@@ -236,7 +238,7 @@ func TestTimeAReleaseThatMustGoThroughEtcdDoesNotWaitForAnothersDeletion(t *test
 				synctest.Wait()
 				e.bends(nil)
 				released := time.Now()
-				require.NoError(t, first.release(t.Context(), false))
+				require.NoError(t, first.Release(t.Context(), false))
 				require.NoError(t, <-next)
 				require.Zero(t, time.Since(released))
 			})
@@ -279,7 +281,7 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 						e.mu.Lock()
 						e.putLocked(key, "")
 						e.mu.Unlock()
-						if !sleep(traffic, 3*time.Millisecond) {
+						if !rpc.Sleep(traffic, 3*time.Millisecond) {
 							return
 						}
 						e.remove(key)
@@ -307,7 +309,7 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 				require.Equal(t, "other", by.Holder)
 				require.Equal(t, "n/foreign", by.Key)
 				time.Sleep(100 * time.Millisecond)
-				kvs, _, err := newLine(m.s, m.Name()).list(t.Context())
+				kvs, _, err := m.list(t.Context())
 				require.NoError(t, err)
 				require.Len(t, kvs, 1, "no ticket is left behind")
 			})
@@ -329,10 +331,13 @@ func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				}
 				e.mu.Lock()
 				require.Len(t, e.keys, 1, "it lingers")
+				if silent {
+					clear(e.watches) // their member is frozen
+				}
 				e.putLocked("vigil/foreign", "")
 				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["vigil/foreign"]}
 				e.mu.Unlock()
-				gen := s.streams.gen.Load()
+				gen := s.client.Stream()
 				time.Sleep(s.TTL() / 3)
 				synctest.Wait()
 				e.mu.Lock()
@@ -345,7 +350,7 @@ func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				e.mu.Unlock()
 				time.Sleep(time.Second)
 				synctest.Wait()
-				require.Equal(t, silent, s.streams.gen.Load() > gen)
+				require.Equal(t, silent, s.client.Stream() > gen)
 			})
 		})
 	}

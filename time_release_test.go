@@ -32,7 +32,7 @@ func TestTimeAReleaseWithoutAContextEndsThoughRenewalsGoOn(t *testing.T) {
 				case <-time.After(trust15 + 1): // past the deadline as it was at the call
 					require.Fail(t, "it waits on")
 				}
-				require.NoError(t, s.current().ctx.Err(), "the lease is renewed all the while")
+				require.NoError(t, s.leases.current().Context().Err(), "the lease is renewed all the while")
 			})
 		})
 	}
@@ -155,17 +155,17 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t)
 		m := NewMutex(s, "/time/lock")
-		late, err := s.acquire(t.Context(), mutexKind, m.name, "x") // granted, and not yet the value's
+		late, err := m.acquire(t.Context(), "x") // granted, and not yet the value's
 		require.NoError(t, err)
 		second := make(chan error, 1)
 		go func() { second <- m.Lock(t.Context()) }()
 		synctest.Wait()
-		e.remove(late.key)
+		e.remove(late.Key())
 		require.NoError(t, <-second)
 		require.False(t, m.adopt(late))
 		require.NoError(t, m.Context().Err())
 		require.NoError(t, m.Verify(t.Context()))
-		require.Error(t, late.hold.Err())
+		require.Error(t, late.Hold().Err())
 		require.NoError(t, m.Unlock(t.Context()))
 		require.Empty(t, e.keys)
 	})

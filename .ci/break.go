@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,10 +119,24 @@ func try(dir string, r row) string {
 }
 
 func test(dir, name string) (out []byte, green bool) {
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=3m", "-run", "^"+name+"$", ".")
+	cmd := exec.Command("go", "test", "-count=1", "-timeout=3m", "-run", "^"+name+"$", packageOf(dir, name))
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	return out, err == nil && !bytes.Contains(out, []byte("no tests to run"))
+}
+
+// packageOf finds where a test is: at the root, or in the package that it tests.
+func packageOf(dir, name string) string {
+	pkg := "."
+	_ = filepath.WalkDir(filepath.Join(dir, "internal"), func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
+				pkg = filepath.Dir(path)
+			}
+		}
+		return nil
+	})
+	return pkg
 }
 
 // copyTree copies what git knows of the working tree.

@@ -7,16 +7,24 @@
  * Contender 0 locks twice, the others once. Each time a contender is either patient, and
  * waits for ever, or may give up at any moment.
  *
- * The properties: no two hold at once; tokens strictly increase; when a hold begins, no
- * guard of an earlier one is still true; and every patient waiter gets its turn. For the
+ * Without CLASSES every ticket is exclusive. With CLASSES=2 each is exclusive or a reader,
+ * with CLASSES=4 it may also be a permit of a semaphore of 2, of weight 1 or 2. The rule: a
+ * ticket holds if and only if all earlier tickets are of its class, and their weights and
+ * its own fit the class's limit.
+ *
+ * The properties: no two hold at once that exclude each other; who holds, does so by the
+ * rule, from its first moment to its last, so nobody passes a waiter that excludes it; a
+ * token is greater than that of every earlier hold that excludes it; when a hold begins,
+ * the guard of no such hold is still true; and every patient waiter gets its turn. For the
  * last, ./check also asks that the model has no cycles: then every run comes to an end,
  * and a waiter left behind is an end in which a process has not finished.
  *
  * That a lost lease ends its holds before etcd removes the tickets is shown by lease.pml
  * and taken for granted here.
  *
- * The good model is this file without -D but LATE_PUTS and LOSSES, which set its size. The
- * others each break one rule. docs/model.md says which function stands for what.
+ * The good model is this file without -D but LATE_PUTS, LOSSES and CLASSES, which set its
+ * size, and ONE_CLASS_EACH (contender 0 locks twice in one class) or READER_AND_WRITER (0
+ * is a reader, 1 is exclusive), which limit what is mixed. The others each break one rule. docs/model.md says which function stands for what.
  */
 
 #ifndef LATE_PUTS
@@ -28,10 +36,33 @@
 
 #define SESSION(i) (i / 2)			/* 0 and 1 share one, 2 has its own */
 #define ROUNDS(i) (i == 0 -> 2 : 1)
-/* A name is used again when its ticket is known to be gone, unless it is burnt or its
- * lease is over: then contender 0 has a second one. Names: 0, 1; 2; 3. */
-#define NAME(i, r) (i != 0 -> i + 1 : (r > 0 && (burnt[0] || (lost[0] && !on_second[0])) -> 1 : 0))
+/* A name is used again when its ticket is known to be gone, unless it is burnt, or its
+ * lease is over, or the next ticket is of another class: then contender 0 has a second
+ * one. Names: 0, 1; 2; 3. */
+#define NAME(i, r) (i != 0 -> i + 1 : \
+	(r > 0 && (burnt[0] || (lost[0] && !on_second[0]) || KIND(0) != KIND(1)) -> 1 : 0))
 #define SESSION_OF(x) (x / 3)		/* of the ticket's owner */
+#define TICKET(i) (i != 0 -> i + 1 : (state[1] == LIVE -> 1 : 0))	/* of one that holds */
+
+/* --- classes ------------------------------------------------------------- */
+#define EXCLUSIVE 0
+#define READER 1
+#define PERMIT 2	/* of a semaphore of 2 */
+#define HEAVY 3		/* the same, of weight 2 */
+#ifdef CLASSES
+byte kind[T];		/* the class stands in the key: a name has it for ever */
+#define KIND(x) kind[x]
+#else
+#define CLASSES 1
+#define KIND(x) EXCLUSIVE
+#endif
+#define CLASS(x) (KIND(x) == HEAVY -> PERMIT : KIND(x))
+#define WEIGHT(x) (KIND(x) == HEAVY -> 2 : 1)
+#define LIMIT 2
+/* What x adds to the weight of y: too much if one of them is exclusive or the classes
+ * differ, nothing where there is no limit. */
+#define LOAD(x, y) (KIND(y) == EXCLUSIVE || CLASS(x) != CLASS(y) -> LIMIT : \
+	(KIND(y) == READER -> 0 : WEIGHT(x)))
 
 /* --- etcd and the network ---------------------------------------------- */
 byte rev[T];		/* create revision of each ticket, 0: not there */
@@ -58,17 +89,52 @@ byte held_at[T];	/* the token a HANDED ticket held with */
 bool guard[T];		/* a guard was given out, and what it compares is still there */
 
 /* --- what the properties need ------------------------------------------- */
-byte holders, last_token;
-hidden byte x, n;	/* scratch, zero between steps */
+byte holders, last_token[CLASSES];
+hidden byte x, n, ahead, beside, guarded;	/* scratch, zero between steps */
 
-/* The nearest ticket below revision r (NONE if r is the lowest), and how many there are. */
-inline below(r) {
+/* Two of this kind hold together. */
+#define PAIR(k) (k == READER || k == PERMIT)
+/* Hands a hold over in memory to ticket y. */
+#define RELAY(x, y) (KIND(x) == EXCLUSIVE && KIND(y) == EXCLUSIVE)
+
+/* --- who is ahead ---------------------------------------------------------- */
+#define AHEAD(x) (rev[x] != 0 && rev[x] < token)
+/* What a ticket looks at: its gates, the keys of every class but those it can share with.
+ * An exclusive ticket looks at all. */
+#define GATES(x) !(KIND(t) == READER && KIND(x) == READER)
+#ifdef READER_OVERTAKES		/* broken: a reader looks at what holds, not at who waits */
+#define LOWEST(x) !(BEFORE(0, x) || BEFORE(1, x) || BEFORE(2, x) || BEFORE(3, x))
+#define BEFORE(y, x) (rev[y] != 0 && rev[y] < rev[x])
+#define GATE(x) (GATES(x) && (KIND(t) != READER || LOWEST(x)))
+#elif defined(FOREIGN_READER_IGNORED)	/* broken: another Session's reader is nobody */
+#define GATE(x) (GATES(x) && !(KIND(x) == READER && SESSION_OF(x) != SESSION(i)))
+#elif defined(FOREIGN_WORD_IS_OURS)	/* broken: a word that is not known shares with anybody */
+#define GATE(x) (GATES(x) && !(KIND(t) == READER && CLASS(x) == PERMIT))
+#else
+#define GATE(x) GATES(x)
+#endif
+#define IN_GATE(x) (AHEAD(x) && GATE(x))
+#define FAR (IN_GATE(0) + IN_GATE(1) + IN_GATE(2) + IN_GATE(3) > 1)
+/* A permit knows all who are ahead, and crosses off who goes. */
+#ifdef WEIGHT_IGNORED		/* broken: permits are counted, not weighed */
+#define COUNT(x) (CLASS(x) != PERMIT -> LIMIT : 1)
+#define OWN_COUNT 1
+#else
+#define COUNT(x) LOAD(x, t)
+#define OWN_COUNT WEIGHT(t)
+#endif
+#define CENSUS(x) (AHEAD(x) -> COUNT(x) : 0)
+#define FITS (OWN_COUNT + CENSUS(0) + CENSUS(1) + CENSUS(2) + CENSUS(3) <= LIMIT)
+
+/* The nearest ticket in the gates (NONE if nobody is there: then it is our turn), and
+ * whether it is alone there. One that is alone holds, and so it is our turn once it goes. */
+inline look() {
 	pred = NONE; n = 0; x = 0;
 	do
 	:: x == T -> break
 	:: x < T ->
 		if
-		:: rev[x] != 0 && rev[x] < r ->
+		:: IN_GATE(x) ->
 			n++;
 			if
 			:: pred == NONE || rev[x] > rev[pred] -> pred = x
@@ -78,9 +144,33 @@ inline below(r) {
 		fi;
 		x++
 	od;
-	known = (n == 1);	/* the lowest holds */
+	known = (n == 1);
 	pred_rev = (pred == NONE -> 0 : rev[pred]);
+#if CLASSES > 2
+	if
+	:: CLASS(t) == PERMIT -> pred = (FITS -> NONE : t); known = false; pred_rev = 0
+	:: else
+	fi;
+#endif
 	n = 0; x = 0
+}
+
+/* By the rule: all who are ahead in etcd share with us, and fit; or were released in our
+ * own Session and handed the hold on in memory. */
+inline by_the_rule() {
+	ahead = WEIGHT(t); x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->
+		if
+		:: AHEAD(x) && !(state[x] == HANDED && held_at[x] == rev[x] && RELAY(x, t) &&
+			SESSION_OF(x) == SESSION(i)) -> ahead = ahead + LOAD(x, t)
+		:: else
+		fi;
+		x++
+	od;
+	assert(ahead <= LIMIT);
+	ahead = 0; x = 0
 }
 
 /* What is not needed any more is zeroed: fewer states. */
@@ -91,20 +181,46 @@ inline forget() {
 inline begin_hold() {
 	holders++;
 	holding[i] = true;
-	assert(holders == 1);
+	beside = WEIGHT(t); x = 0;
+	do
+	:: x == N -> break
+	:: x < N ->
+		if
+		:: x != i && holding[x] -> beside = beside + LOAD(TICKET(x), t)
+		:: else
+		fi;
+		x++
+	od;
+	assert(holders == 1 || beside <= LIMIT);
+	beside = 0; x = 0;
+#ifdef REACH_TOGETHER		/* not a bug: shows that two of this class do hold together */
+	assert(CLASS(t) != REACH_TOGETHER || holders == 1);
+#endif
 #ifdef REACH_SECOND_LEASE	/* not a bug: shows that a hold on the next lease is reached */
 	assert(!was_lost);
 #endif
 #ifndef ONLY_EXCLUSION
-	assert(token > last_token);
-	last_token = token;
+	by_the_rule();
 	x = 0;
 	do
-	:: x == T -> break
-	:: x < T ->	/* a guarded transaction of an earlier hold would fail now */
-		assert(!guard[x] || x == t);
+	:: x == CLASSES -> break
+	:: x < CLASSES ->
+		assert(token > last_token[x] || (x == KIND(t) && PAIR(x)));
 		x++
 	od;
+	last_token[KIND(t)] = (token > last_token[KIND(t)] -> token : last_token[KIND(t)]);
+	guarded = WEIGHT(t); x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->	/* a guarded transaction of such a hold would fail now */
+		if
+		:: x != t && guard[x] -> guarded = guarded + LOAD(x, t)
+		:: else
+		fi;
+		x++
+	od;
+	assert(guarded <= LIMIT);
+	guarded = 0;
 #endif
 	x = 0; pred = NONE; pred_rev = 0; known = false; patient = false
 }
@@ -118,7 +234,7 @@ inline start(p) {
 	patient = p
 }
 
-/* One Txn puts the ticket, and names who is ahead. A ticket that is there already was
+/* One Txn puts the ticket, and looks who is ahead. A ticket that is there already was
  * sent twice, now or when the name was last used, so it is ours. */
 inline put() {
 	if
@@ -136,6 +252,10 @@ inline delete(r) {
 }
 
 inline release(to) {
+#ifndef ONLY_EXCLUSION
+	assert(rev[t] == token);
+	by_the_rule();
+#endif
 	holding[i] = false; holders--;
 	delete(token); state[t] = to;
 	if
@@ -167,13 +287,13 @@ proctype Contender(byte i) {
 again:	/* Register the name, then send the enqueue: it is answered, or is not. */
 	if
 	:: round == ROUNDS(i) -> goto done
-	:: d_step { MAY_START -> start(true); put(); below(token) }
-	:: d_step { MAY_START -> start(false); put(); below(token) }
+	:: d_step { MAY_START -> start(true); put(); look() }
+	:: d_step { MAY_START -> start(false); put(); look() }
 	/* The same, and the client sends it twice. */
 	:: d_step { MAY_START && late_puts < LATE_PUTS ->
-		start(true); put(); below(token); put_flying[t] = true; late_puts++ }
+		start(true); put(); look(); put_flying[t] = true; late_puts++ }
 	:: d_step { MAY_START && late_puts < LATE_PUTS ->
-		start(false); put(); below(token); put_flying[t] = true; late_puts++ }
+		start(false); put(); look(); put_flying[t] = true; late_puts++ }
 	/* No answer before the context or the lease is over; the request may still come. */
 	:: d_step { MAY_START && late_puts < LATE_PUTS ->
 		start(false); put_flying[t] = true; late_puts++; delete(0); BURN state[t] = LEFT; forget() }
@@ -186,13 +306,16 @@ again:	/* Register the name, then send the enqueue: it is answered, or is not. *
 		goto again		/* gives up */
 	:: d_step { pred == NONE && ALIVE -> begin_hold() }
 		goto held
-	/* Released by a neighbour in the same Session: any other contender's revision
-	 * is higher than ours. The revision has to be the one it held with: a second
-	 * copy of its enqueue can arrive after its deletion and put the same name at
-	 * the end of the queue. */
+	/* Released by a neighbour in the same Session, both exclusive: it held, so all
+	 * before it are gone, and any other contender's revision is higher than ours.
+	 * The revision has to be the one it held with: a second copy of its enqueue can
+	 * arrive after its deletion and put the same name at the end of the queue. */
 	:: d_step { pred != NONE && ALIVE &&
 #ifndef HANDOVER_BY_NAME	/* broken: the name alone */
 		pred_rev == held_at[pred] &&
+#endif
+#ifndef HANDOVER_UNASKED	/* broken: the one ahead held, but another reader may hold still */
+		RELAY(pred, t) &&
 #endif
 		state[pred] == HANDED && SESSION_OF(pred) == SESSION(i) ->
 #ifdef REACH_HANDOVER		/* not a bug: shows that it happens, the deletion being under way */
@@ -202,15 +325,21 @@ again:	/* Register the name, then send the enqueue: it is answered, or is not. *
 		goto held
 	/* Gone in etcd. Compared by revision, not by existence. What is seen then
 	 * is acted on in a later step. */
-	:: d_step { pred != NONE && ALIVE && rev[pred] != pred_rev ->
+	:: d_step { pred != NONE && pred != t && ALIVE && rev[pred] != pred_rev ->
 		if
 #ifdef NO_RECHECK		/* broken: gone, so it is our turn */
 		:: true -> pred = NONE; pred_rev = 0
 #else
 		:: known -> pred = NONE; pred_rev = 0	/* it held, so we are the lowest */
-		:: else -> below(token)
+		:: else -> look()
 #endif
 		fi }
+	/* The one before it, the far one, is gone. */
+	:: d_step { pred != NONE && pred != t && ALIVE && !known && rev[pred] == pred_rev && !FAR ->
+		known = true }
+#if CLASSES > 2
+	:: d_step { pred == t && ALIVE && FITS -> pred = NONE }
+#endif
 	od;
 held:	/* Release; the guard was given out meanwhile, or was not. Unlock may wait for the
 	 * deletion or may not: either way, it goes on. */
@@ -303,8 +432,25 @@ end:	do
 
 /* Whether a lease will be lost is settled at the start, and when is not: so that a loss
  * that might still come cannot hide a waiter that is stuck. */
+#if CLASSES == 2
+#define CHOOSE(x) if :: kind[x] = EXCLUSIVE :: kind[x] = READER fi
+#elif CLASSES == 4
+#define CHOOSE(x) if :: kind[x] = EXCLUSIVE :: kind[x] = READER :: kind[x] = PERMIT :: kind[x] = HEAVY fi
+#endif
+
 init {
 	atomic {
+#if CLASSES > 1
+		CHOOSE(0); CHOOSE(2); CHOOSE(3);
+#ifdef READER_AND_WRITER
+		kind[0] = READER; kind[2] = EXCLUSIVE;
+#endif
+#if defined(ONE_CLASS_EACH) || defined(READER_AND_WRITER)
+		kind[1] = kind[0];
+#else
+		CHOOSE(1);
+#endif
+#endif
 		if
 		:: true
 #ifdef LOSSES

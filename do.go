@@ -1,0 +1,116 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file runs work under a hold: the work ends before the ticket is touched.
+
+// Do takes the lock, runs fn and releases the lock: in that order, so that the work has ended before anyone else can
+// begin. fn's context carries ctx's values and ends with ctx or with the hold, whichever is first; fn should return
+// soon after. If the lock cannot be had, fn is not called and Do returns Lock's error.
+//
+// The error joins fn's with ErrLost if the hold had ended before fn returned, or with ErrUnconfirmed if etcd has not
+// confirmed the release. Once ctx is over and fn has returned, Do waits a second for that at most; the release goes on
+// in the background. Look for ErrLost before you filter out context.Canceled: an fn whose hold was lost returns that,
+// too. A panic or runtime.Goexit in fn releases the lock and goes on.
+func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	if err := m.needs(ctx, "do", fn); err != nil {
+		return err
+	}
+	t, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.releaseAfter(ctx, t)) }()
+	return m.work(ctx, t, fn)
+}
+
+// needs checks what Do and Run are given.
+func (h *handle) needs(ctx context.Context, verb string, fn func(context.Context) error) error {
+	if err := h.begin(ctx, verb); err != nil {
+		return err
+	}
+	if fn == nil {
+		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, h.name)
+	}
+	return nil
+}
+
+// work runs fn under the hold. The Session's Close waits for it.
+func (h *handle) work(ctx context.Context, t *queue.Ticket, fn func(ctx context.Context) error) error {
+	hold := t.Hold()
+	if !h.s.tasks.Begin(hold.Context) { // the one inside: Close does not ask the clock
+		return h.s.over()
+	}
+	defer h.s.tasks.End(hold.Context)
+	work, stop := lease.NewWork(ctx, hold)
+	defer stop()
+	return fn(work)
+}
+
+// afterwards is how long Do and Run wait for the release once the caller's context is over.
+const afterwards = time.Second
+
+// releaseAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
+func (h *handle) releaseAfter(ctx context.Context, t *queue.Ticket) error {
+	rctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		rpc.Sleep(rctx, afterwards)
+		cancel()
+	})()
+	return h.release(rctx, t)
+}
+
+// Run campaigns with value, runs fn while this value leads, and steps down when fn returns: for a service that lives
+// for months. fn's context carries ctx's values and ends with ctx or with the lead; fn should return soon after.
+//
+//   - fn returns while leading: Run resigns and returns fn's error, joined with ErrUnconfirmed if etcd has not confirmed
+//     that. Resign from outside ends fn's context, and Run returns fn's error as well.
+//   - the lead is lost: fn's context ends, Run waits for fn to return, logs fn's error, and campaigns again.
+//   - ctx ends: fn's context ends, Run waits for fn, resigns, and returns fn's error joined with ctx.Err(), and with
+//     ErrLost if the lead was lost as well. Look for ErrLost before you filter out context.Canceled.
+//   - the Session closes: ErrClosed, joined with fn's error. Other errors of Campaign are returned as they are.
+//
+// The ticket is deleted only after fn has returned. Once ctx is over and fn has returned, Run waits a second for the
+// confirmation at most. A panic or runtime.Goexit in fn resigns and goes on.
+func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Context) error) error {
+	if err := e.needs(ctx, "run", fn); err != nil {
+		return err
+	}
+	for {
+		t, err := e.campaign(ctx, value)
+		if err != nil {
+			return err
+		}
+		err, lost := e.lead(ctx, t, fn)
+		switch {
+		case ctx.Err() != nil:
+			return errors.Join(err, ctx.Err())
+		case e.s.over() != nil:
+			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, e.s.over()))
+		case !lost:
+			return err
+		}
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.name, "token", t.Token(), "error", err)
+	}
+}
+
+// lead runs fn and steps down. Its error joins fn's with that of the release, unless fn has resigned by itself.
+func (e *Election) lead(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error, lost bool) {
+	defer func() {
+		if rerr := e.releaseAfter(ctx, t); !errors.Is(rerr, ErrNotLeader) {
+			lost = errors.Is(rerr, ErrLost)
+			err = errors.Join(err, rerr)
+		}
+	}()
+	return e.work(ctx, t, fn), false
+}

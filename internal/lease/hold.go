@@ -1,0 +1,80 @@
+package lease
+
+import (
+	"context"
+)
+
+// Hold is the context of a hold under a lease: over when the hold is. It asks the clock before it answers, because the
+// timer of a process that was stopped runs late: whoever asks it right after waking gets the truth. Contexts derived from
+// it learn by the timer.
+//
+// The answer comes from an ordinary cancellable context inside, which is cancelled first: so Done is closed whenever
+// Err is not nil, and children need no goroutine.
+type Hold struct {
+	context.Context // inner
+	cancel          context.CancelCauseFunc
+	lease           *Lease
+	released        error // the cause of a release
+	under           *Hold // of a context for work, the hold that it is done under; else nil
+}
+
+// NewHold returns the context of a hold under l. After its release the cause is released.
+func NewHold(l *Lease, released error) *Hold {
+	inner, cancel := context.WithCancelCause(l.ctx)
+	return &Hold{Context: inner, cancel: cancel, lease: l, released: released}
+}
+
+// NewWork returns a context for work done under h: it has the values, the deadline and the cancellation of ctx, and the
+// end of the hold. The caller ends it with stop.
+func NewWork(ctx context.Context, h *Hold) (work *Hold, stop func()) {
+	inner, cancel := context.WithCancelCause(ctx)
+	work = &Hold{Context: inner, cancel: cancel, lease: h.lease, under: h}
+	unhook := context.AfterFunc(h, work.ask)
+	return work, func() { unhook(); cancel(context.Canceled) }
+}
+
+// Lease is the lease that the hold is under.
+func (h *Hold) Lease() *Lease { return h.lease }
+
+// Release ends the hold because its holder gives it back. It returns why the hold had ended before, nil if it lasted.
+func (h *Hold) Release() (lost error) {
+	if h.Err() != nil {
+		lost = context.Cause(h.Context) // the inner one: the clock has been asked
+	}
+	h.cancel(h.released)
+	return lost
+}
+
+// Lose ends the hold because it is lost.
+func (h *Hold) Lose() { h.cancel(ErrLost) }
+
+// Lost reports whether the hold ended otherwise than by its release, without asking the clock.
+func (h *Hold) Lost() bool {
+	cause := context.Cause(h.Context)
+	return cause != nil && cause != h.released //nolint:errorlint // the very same
+}
+
+// ask passes on an end that the clock knows of and the timer does not yet. No mutex is held while it cancels.
+func (h *Hold) ask() {
+	if h.under == nil {
+		h.lease.Alive()
+	} else if h.under.Err() != nil {
+		h.cancel(context.Cause(h.under))
+	}
+}
+
+// Done asks the clock; see context.Context.
+func (h *Hold) Done() <-chan struct{} { h.ask(); return h.Context.Done() }
+
+// Err asks the clock; see context.Context.
+func (h *Hold) Err() error { h.ask(); return h.Context.Err() }
+
+// Value asks too: context.Cause finds the inner context through it.
+func (h *Hold) Value(key any) any { h.ask(); return h.Context.Value(key) }
+
+// Ended is the context of a value that holds nothing.
+func Ended(cause error) context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	return ctx
+}

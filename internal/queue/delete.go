@@ -1,0 +1,171 @@
+package queue
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file deletes the tickets that have left. A flush is a run of attempts, in a goroutine of the Session (the first of
+// them may be the releasing caller's own), that goes on until etcd has confirmed or the lease is over.
+
+// maxFlushes is how many flushes of one name may be under way. More than one is for deletions that somebody may wait for
+// while an attempt hangs.
+const maxFlushes = 8
+
+// flushDueLocked decides whether the tickets to delete need a flush of their own now; the caller then makes it. Otherwise
+// the flush under way takes them when it comes back, unless it is urgent. Each flush carries every deletion that is not
+// confirmed, the oldest first: a later ticket must not be seen to go before an earlier one that was released before it.
+func (g *group) flushDueLocked(urgent bool) bool {
+	due := g.flushes == 0 || urgent && g.flushes < maxFlushes && len(g.toDelete) <= g.q.c.PartSize()
+	if due {
+		g.flushes++
+	}
+	return due
+}
+
+// flushLocked starts a flush in the background.
+func (g *group) flushLocked() {
+	if !g.q.tasks.Go(g.flush) {
+		g.flushes-- // the Session is closed: the revoked lease takes the tickets
+	}
+}
+
+// flush deletes until nothing is left to delete.
+func (g *group) flush() {
+	q := g.q
+	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	for n := 0; ; n++ {
+		more, err := g.attempt(q.tasks.Back(), q.c.AttemptTimeout(n))
+		switch {
+		case err == nil && !more:
+			return
+		case err == nil:
+			n = -1
+			pace.Reset()
+		case !pace.Wait(q.tasks.Back()):
+			q.mu.Lock()
+			g.flushes--
+			q.mu.Unlock()
+			return
+		}
+	}
+}
+
+// attempt sends one Txn of deletions. The flush has ended when it returns without an error and without more to do.
+func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, err error) {
+	q := g.q
+	q.mu.Lock()
+	g.dropDeletedLocked()
+	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-1, 1))]) // each is a Txn of its own, inside
+	if len(batch) == 0 {
+		g.flushes--
+		q.mu.Unlock()
+		return false, nil
+	}
+	ops := make([]clientv3.Op, len(batch))
+	for i, t := range batch {
+		t.deletions.out++
+		ops[i] = t.deletion()
+	}
+	q.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	start := lease.Now()
+	found, at, err := q.delete(ctx, ops)
+	late := q.c.Late(lease.Now().Sub(start))
+	cancel()
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	g.lastErr = rpc.Unanswered(err)
+	smaller := q.c.TooMuch(err, len(ops))
+	for i, t := range batch {
+		d := &t.deletions
+		d.out--
+		switch {
+		case smaller: // refused, so nothing of it is under way
+		case err == nil:
+			if found[i] {
+				d.found = true
+			} else if late {
+				d.unknown = true
+			}
+			t.goneLocked(at)
+			if d.out == 0 && !d.found && !d.unknown {
+				q.leases.CheckNow() // somebody removed it: also the one to which the hold went in memory?
+			}
+		case rpc.Transient(err):
+			d.unknown = true
+		default:
+			d.refused = err // tried again all the same: permissions come back
+		}
+		t.tellLocked()
+	}
+	switch {
+	case smaller:
+		return true, nil // again, with fewer
+	case err != nil:
+		return true, err
+	}
+	if g.dropDeletedLocked(); len(g.toDelete) == 0 {
+		g.flushes--
+		return false, nil
+	}
+	return true, nil
+}
+
+// deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
+// alone tells little: the ticket is gone, but who removed it shows only when all have been answered.
+type deletions struct {
+	out     int   // under way
+	found   bool  // one of them found the ticket
+	unknown bool  // one may have found it: it was not answered, or so late that the etcd client may have repeated it
+	refused error // what etcd said that no retry will mend
+}
+
+// deletion removes this ticket, and no later one of the same name however late it arrives. A ticket whose put has not
+// been answered has no revision to go by; nor will there be a later one of its name.
+func (t *Ticket) deletion() clientv3.Op {
+	if t.rev == 0 {
+		return clientv3.OpDelete(t.key)
+	}
+	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
+	return clientv3.OpTxn([]clientv3.Cmp{exists}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
+}
+
+// delete sends deletions in one request and tells which of them found their key, and the revision.
+func (q *Tickets) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
+	if len(ops) == 1 && ops[0].IsTxn() {
+		resp, err := q.c.Do(ctx, ops[0])
+		if err != nil {
+			return nil, 0, err
+		}
+		return []bool{resp.Txn().Succeeded}, resp.Txn().Header.Revision, nil
+	}
+	resp, err := q.c.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range resp.Responses {
+		found = append(found, r.GetResponseTxn().GetSucceeded() || r.GetResponseDeleteRange().GetDeleted() > 0)
+	}
+	return found, resp.Header.Revision, nil
+}
+
+// dropDeletedLocked drops from the list what is confirmed, and what went with its lease.
+func (g *group) dropDeletedLocked() {
+	rest := g.toDelete[:0]
+	for _, t := range g.toDelete {
+		if t.state == left {
+			rest = append(rest, t)
+		}
+	}
+	clear(g.toDelete[len(rest):])
+	g.toDelete = rest
+}

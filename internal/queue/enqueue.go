@@ -1,0 +1,207 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file has what is asked of etcd about a queue: to join it, and who is ahead.
+
+// ahead is what excludes a ticket as of one revision: nobody (it holds), one ticket (which therefore holds), or the two
+// nearest, of which near may not hold.
+type ahead struct {
+	rev       int64
+	near, far generation // without a key: there is none
+}
+
+func (a ahead) none() bool { return a.near.key == "" }
+
+// alone reports whether nobody is before near: when it goes, the ticket behind it holds.
+func (a ahead) alone() bool { return a.far.key == "" }
+
+// asking are the reads of the nearest limit contenders in each gate, created up to the revision upTo, 0 for no bound.
+//
+// The server scans the whole range for one; keys alone, it does so in its index.
+func (t *Ticket) asking(limit, upTo, at int64) (ops []clientv3.Op) {
+	for _, gate := range t.kind.Class.gates(t.group.prefix) {
+		opts := append(rpc.AsOf(at),
+			clientv3.WithRange(gate.to), clientv3.WithKeysOnly(), clientv3.WithLimit(limit),
+			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
+		if upTo > 0 {
+			opts = append(opts, clientv3.WithMaxCreateRev(upTo))
+		}
+		ops = append(ops, clientv3.OpGet(gate.from, opts...))
+	}
+	return ops
+}
+
+// ahead reads the answers; not ok if keys of nested names crowded out the contenders of a gate.
+func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool) {
+	var nearest []generation
+	ok = true
+	for _, r := range answers {
+		n := 0
+		for _, kv := range r.Kvs {
+			if t.group.direct(string(kv.Key)) && string(kv.Key) != t.key {
+				nearest = append(nearest, generation{string(kv.Key), kv.CreateRevision})
+				n++
+			}
+		}
+		ok = ok && (n >= 2 || !r.More)
+	}
+	slices.SortFunc(nearest, func(a, b generation) int { return int(b.rev - a.rev) })
+	nearest = append(nearest, generation{}, generation{})
+	return ahead{rev, nearest[0], nearest[1]}, ok
+}
+
+// enqueue puts the ticket at the end of its queue: one request, which can be repeated until it is answered. The
+// operations of a Txn run in order, so the ranges see the queue just before the put.
+//
+// A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
+// finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
+func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
+	ctx, release := t.lease.Bound(ctx, errRequeue)
+	defer release()
+	c := t.group.q.c
+	var resp *clientv3.TxnResponse
+	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+		start := lease.Now()
+		resp, err = c.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
+			Then(append(t.asking(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)))...).
+			Else(clientv3.OpGet(t.key)).
+			Commit()
+		if err != nil || lease.Now().Sub(start) > time.Second {
+			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
+			// etcd client, which repeats some by itself.
+			t.late()
+		}
+		return err
+	})
+	if err != nil {
+		return ahead{}, t.leaseGone(err)
+	}
+	if !resp.Succeeded {
+		kvs := resp.Responses[0].GetResponseRange().Kvs
+		if len(kvs) == 0 {
+			return ahead{}, errors.New("etcdlock: bug: a ticket both exists and does not")
+		}
+		if !t.found(kvs[0]) {
+			return ahead{}, errRequeue
+		}
+		return t.look(ctx, 0)
+	}
+	rev := resp.Header.Revision
+	t.placed(rev)
+	var answers []*pb.RangeResponse
+	for _, r := range resp.Responses[:len(resp.Responses)-1] {
+		answers = append(answers, r.GetResponseRange())
+	}
+	if a, ok := t.ahead(answers, rev); ok {
+		return a, nil
+	}
+	return t.look(ctx, rev) // names nest here
+}
+
+// found takes the key that is there already for this ticket; false if it has not the ticket's value, and has to go.
+func (t *Ticket) found(kv *mvccpb.KeyValue) bool {
+	t.placed(kv.CreateRevision)
+	if string(kv.Value) == t.value {
+		return true
+	}
+	t.late()
+	return false
+}
+
+// leaseGone turns etcd's refusal of a dead lease into the loss that it is.
+func (t *Ticket) leaseGone(err error) error {
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		t.lease.End(lease.ErrLost)
+		return errRequeue
+	}
+	return err
+}
+
+// look asks who is ahead as of revision at, by a read that any member with that revision may answer, or as of now, by
+// a linearizable one, if at is 0. It fails with errRequeue if the ticket itself is not there.
+func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
+	ctx, release := t.lease.Bound(ctx, errRequeue)
+	defer release()
+	limit := int64(3) // the ticket itself, and two
+	for {
+		answers, rev, err := t.group.q.c.ReadAt(ctx, at, func(at int64) clientv3.Op { return t.looking(limit, at) })
+		if err != nil {
+			return ahead{}, err
+		}
+		a, ok := t.ahead(answers, rev)
+		if !ok {
+			limit = 0 // names nest here: list them all
+			continue
+		}
+		for _, r := range answers {
+			if generationOf(r.Kvs, t.key, t.rev) != nil {
+				return a, nil
+			}
+		}
+		t.Removed(rev)
+		return ahead{}, errRequeue
+	}
+}
+
+// looking is one request for what is ahead and for the ticket itself, which a class that shares does not find in its
+// gates.
+func (t *Ticket) looking(limit, at int64) clientv3.Op {
+	ops := t.asking(limit, t.rev, at)
+	if len(ops) == 1 {
+		return ops[0]
+	}
+	return clientv3.OpTxn(nil, append(ops, clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)), nil)
+}
+
+// still makes a hold as of the later revision at. Nobody can come between tickets that exist, so as long as they do,
+// asking for these few says as much as look does, and costs the same in a queue of any length.
+func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
+	want := []generation{{t.key, t.rev}, a.near}
+	if !a.alone() {
+		want = append(want, a.far)
+	}
+	ops := make([]clientv3.Op, len(want))
+	for i, p := range want {
+		ops[i] = clientv3.OpGet(p.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
+	}
+	lctx, release := t.lease.Bound(ctx, errRequeue)
+	defer release()
+	actx, cancel := context.WithTimeout(lctx, t.group.q.c.AttemptTimeout(0))
+	defer cancel()
+	resp, err := t.group.q.c.Txn(actx).Then(ops...).Commit()
+	if err != nil {
+		return t.look(ctx, at)
+	}
+	for i, p := range want {
+		if generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) == nil {
+			return t.look(ctx, at)
+		}
+	}
+	a.rev = at
+	return a, nil
+}
+
+// generationOf returns the key that was created at rev, nil if it is not among kvs.
+func generationOf(kvs []*mvccpb.KeyValue, key string, rev int64) *mvccpb.KeyValue {
+	for _, kv := range kvs {
+		if string(kv.Key) == key && kv.CreateRevision == rev {
+			return kv
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file makes a ticket a hold.
+
+// CheckAfter is how long a hold must last before the check of checkSoonLocked is made.
+const CheckAfter = 3 * time.Millisecond
+
+// grant makes the ticket a hold. It fails with errRequeue if the ticket or its lease has gone meanwhile: a lease past
+// its deadline grants nothing, whatever etcd still shows.
+func (t *Ticket) grant() error {
+	q := t.group.q
+	if !t.lease.Alive() {
+		return errRequeue
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.grantLocked()
+}
+
+func (t *Ticket) grantLocked() error {
+	if !t.moveLocked(held) {
+		return errRequeue
+	}
+	t.near, t.hold = generation{}, lease.NewHold(t.lease.Lease, t.kind.Released)
+	t.group.watchOthersLocked()
+	select {
+	case t.group.q.held <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// handoff is the grant in memory: t takes the hold from pred, its predecessor of the same Session, whose deletion is not
+// confirmed yet.
+//
+// Why it is safe: pred held alone, so nobody was ahead of it, and any other contender's create revision is higher than
+// t's; so while t's ticket is in etcd, nothing is ahead of it but pred's, which is released. Both are on the same lease, so
+// a crash removes both. A guard that was given out would stay true until pred's deletion is confirmed: then it must be
+// waited for. Elections always wait, since everybody would still see pred as the leader. A hold that was lost is not
+// handed on.
+func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
+	q := t.group.q
+	if !t.lease.Alive() {
+		return false, errRequeue
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if pred.state != left || !pred.handsOffLocked(t) {
+		return false, nil
+	}
+	pred.handed = true
+	if err := t.grantLocked(); err != nil {
+		return true, err
+	}
+	t.checkSoonLocked(0) // nobody has looked whether t's ticket is still in etcd
+	return true, nil
+}
+
+// handsOffLocked reports whether the hold of t, which has left, goes on in memory as next's.
+func (t *Ticket) handsOffLocked(next *Ticket) bool {
+	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handed &&
+		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting
+}
+
+// letsInNext is the rule for a ticket that left: whether the one behind it holds then, without a look at the queue. It
+// does if this one held alone to the end; beside one that shares its turn there may be others.
+func (t *Ticket) letsInNext() bool { return t.byHolder && t.kind.Class.alone() }
+
+// grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
+// own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
+// round trip on every handoff.
+func (t *Ticket) grantThenCheck(at int64) error {
+	if err := t.grant(); err != nil {
+		return err
+	}
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.checkSoonLocked(at)
+	return nil
+}
+
+// checkSoonLocked is for a hold that began before anybody looked for its ticket: somebody may have removed that. It holds
+// if it was there as of revision at, or, if at is 0, is there now. A hold that is released before the check is due needs
+// none, because its deletion tells: it finds the ticket, or the release says that the hold was lost.
+func (t *Ticket) checkSoonLocked(at int64) {
+	t.checking = time.AfterFunc(CheckAfter, func() { t.group.q.tasks.Go(func() { t.checkAt(at) }) })
+}
+
+func (t *Ticket) checkAt(at int64) {
+	q := t.group.q
+	ctx, cancel := context.WithCancel(q.tasks.Back())
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)() // nobody wants to know any more
+	r, rev, err := q.c.ReadAt(ctx, at, func(at int64) clientv3.Op {
+		return clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
+	})
+	switch {
+	case err != nil:
+	case generationOf(r[0].Kvs, t.key, t.rev) != nil:
+		q.mu.Lock()
+		t.checking = nil
+		q.mu.Unlock()
+	default:
+		t.Removed(rev)
+	}
+}

@@ -1,0 +1,69 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// Keys is where the tickets of one name are in etcd: the keys directly under it. Keys further down belong to names that
+// nest in it.
+type Keys struct {
+	Name   string
+	prefix string
+}
+
+// KeysOf returns the keys of a name.
+func KeysOf(name string) Keys { return Keys{Name: name, prefix: name + "/"} }
+
+// ticket is the key of a ticket. The word of its class comes first.
+func (k Keys) ticket(c Class, id clientv3.LeaseID, n uint64) string {
+	return fmt.Sprintf("%s%s%x-%d", k.prefix, c.word, id, n)
+}
+
+// direct reports whether key is one of them.
+func (k Keys) direct(key string) bool {
+	leaf, ok := strings.CutPrefix(key, k.prefix)
+	return ok && !strings.Contains(leaf, "/")
+}
+
+// Contender is one ticket as etcd shows it, of whoever made it.
+type Contender struct {
+	Key   string
+	Value string
+	Rev   int64 // create revision
+	Mod   int64 // the revision of its value
+	Lease clientv3.LeaseID
+}
+
+func contender(kv *mvccpb.KeyValue) *Contender {
+	return &Contender{
+		Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Mod: kv.ModRevision, Lease: clientv3.LeaseID(kv.Lease),
+	}
+}
+
+// List returns the contenders in order, as of the revision that it returns, by a linearizable read; and how many of them
+// hold.
+func (k Keys) List(ctx context.Context, c *rpc.Client) (all []*Contender, holders int, rev int64, err error) {
+	var resp *clientv3.GetResponse
+	err = c.Retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = c.Get(ctx, k.prefix, clientv3.WithPrefix(),
+			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+		return err
+	})
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	var leaves []string
+	for _, kv := range resp.Kvs {
+		if key := string(kv.Key); k.direct(key) {
+			all, leaves = append(all, contender(kv)), append(leaves, key[len(k.prefix):])
+		}
+	}
+	return all, Holders(leaves), resp.Header.Revision, nil
+}

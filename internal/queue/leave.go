@@ -1,0 +1,119 @@
+package queue
+
+import (
+	"context"
+	"slices"
+
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file takes tickets out of the queue. All ways out are here:
+//
+//	Leave, leaveIf, leaveNow   released or given up: its deletion is sent until it is confirmed (delete.go)
+//	giveUp                     after a failure, before it held
+//	forget                     it was never put
+//	Removed                    somebody else removed it
+//	Drop (tickets.go)          its lease is over
+//
+// So a caller that runs out of patience leaves nothing behind.
+
+// Leave takes the ticket out of the queue: a release if it is held and alive, giving up otherwise. It returns at once;
+// the deletion is sent in the background and ends with the ticket being gone.
+func (t *Ticket) Leave() { t.leaveIf(sending, waiting, held, idle) }
+
+// leaveIf leaves if the ticket is in one of these states.
+func (t *Ticket) leaveIf(in ...state) {
+	t.lease.Alive() // ends it if it is over, which may not be done under mu
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if slices.Contains(in, t.state) {
+		t.leaveLocked()
+	}
+}
+
+// leaveLocked leaves, with the deletion in the background.
+func (t *Ticket) leaveLocked() {
+	if t.startLeavingLocked() {
+		t.group.flushLocked()
+	}
+}
+
+// leaveNow is leave for a holder that waits for the deletion: it makes the first attempt itself, which saves two
+// changes of goroutine, and leaves the rest to the background.
+func (t *Ticket) leaveNow(ctx context.Context) {
+	t.lease.Alive()
+	q := t.group.q
+	q.mu.Lock()
+	due := t.state == held && t.startLeavingLocked()
+	q.mu.Unlock()
+	if !due {
+		return
+	}
+	// With the lease's end the ticket goes by itself.
+	more, err := t.group.attempt(ctx, min(q.c.AttemptTimeout(0), t.lease.Left()))
+	if more || err != nil {
+		q.mu.Lock()
+		t.group.flushLocked()
+		q.mu.Unlock()
+	}
+}
+
+// startLeavingLocked puts the ticket among those to delete, and reports whether the caller has to flush them.
+func (t *Ticket) startLeavingLocked() bool {
+	if t.lease.Context().Err() != nil {
+		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
+		t.goneLocked(0)
+		return false
+	}
+	t.byHolder = t.state == idle || t.state == held && !t.hold.Lost()
+	if t.state == sending {
+		t.lateLocked()
+	}
+	t.moveLocked(left)
+	// Nobody can gain from an early deletion when the hold goes on to a ticket of this Session: it is sent with
+	// the ones after it. In every other case somebody may be waiting for it.
+	return t.group.flushDueLocked(!t.handsOffLocked(t.next))
+}
+
+// giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no
+// permission to. Should an earlier attempt of it have arrived unanswered, the sweep finds it.
+func (t *Ticket) giveUp(err error) {
+	q := t.group.q
+	q.mu.Lock()
+	refused := t.state == sending && !rpc.Transient(err)
+	if refused {
+		t.lateLocked()
+		t.goneLocked(0)
+	}
+	q.mu.Unlock()
+	if !refused {
+		t.Leave()
+	}
+}
+
+// forget drops a ticket that was never put.
+func (t *Ticket) forget() {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.goneLocked(0)
+}
+
+// Removed says that somebody else removed the ticket, as of revision at; 0 where that is not known.
+func (t *Ticket) Removed(at int64) {
+	q := t.group.q
+	q.mu.Lock()
+	if !t.liveLocked() {
+		q.mu.Unlock()
+		return
+	}
+	hold := t.hold
+	t.goneLocked(at)
+	t.recheckLocked()
+	q.mu.Unlock()
+	if hold != nil {
+		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.Name, "ticket", t.key, "token", t.rev)
+		hold.Lose()
+	}
+}

@@ -1,0 +1,178 @@
+package queue
+
+import (
+	"context"
+	"time"
+)
+
+// This file keeps a released lock for its Session's next hold (see WithLinger).
+//
+// A released ticket idles: it stays in etcd, so nobody else can hold, and the next Lock of the Session takes it up
+// without asking. What makes that fair is a mirror of the queue, which knows who else is in it: a ticket idles only while
+// the mirror says that nobody is, and leaves the moment somebody comes. Without a mirror that is sure, a release is an
+// ordinary one.
+
+// others is who else is in the queue of one name, from the first hold of it until it has rested for the linger time
+// without a ticket.
+type others struct {
+	cancel context.CancelFunc
+	rest   *time.Timer // ends it when the group has had no ticket for long enough
+	idling *time.Timer // ends the idling
+
+	// Guarded by the Tickets' mu.
+	sure  bool // foreign is what etcd has
+	count int  // contenders that are not this Session's
+}
+
+// watchOthersLocked begins to watch who else queues for a name that is to linger.
+func (g *group) watchOthersLocked() {
+	q := g.q
+	if q.linger == 0 || g.others != nil || g.holder == nil || !g.holder.kind.Handoff {
+		return
+	}
+	ctx, cancel := context.WithCancel(q.tasks.Back())
+	o := &others{cancel: cancel}
+	if !q.tasks.Go(func() { g.mirrorOthers(ctx, o) }) {
+		cancel()
+		return
+	}
+	o.rest = time.AfterFunc(q.linger, func() { g.rested(o) })
+	o.rest.Stop()
+	o.idling = time.AfterFunc(q.linger, g.stopIdling)
+	o.idling.Stop()
+	g.others = o
+}
+
+// mirrorOthers keeps o until ctx ends. While its watch is broken, nothing idles.
+func (g *group) mirrorOthers(ctx context.Context, o *others) {
+	q := g.q
+	m := &mirror{q: q, keys: g.Keys}
+	m.event = func(before, now *Contender) {
+		gone := now.Rev == 0
+		q.mu.Lock()
+		if q.lease.numberLocked(now.Key) == 0 {
+			if before == nil && !gone {
+				o.count++
+			} else if before != nil && gone {
+				o.count--
+			}
+		}
+		q.mu.Unlock()
+		if gone {
+			g.removedBehindUs(now)
+		}
+	}
+	m.changed = func(listed bool) {
+		q.mu.Lock()
+		if listed {
+			o.count = 0
+			for key := range m.contenders {
+				if q.lease.numberLocked(key) == 0 {
+					o.count++
+				}
+			}
+		}
+		o.sure = m.told()
+		free := o.sure && o.count == 0
+		q.mu.Unlock()
+		if !free {
+			g.stopIdling()
+		}
+	}
+	m.blind = func() {
+		q.mu.Lock()
+		o.sure = false
+		q.mu.Unlock()
+		g.stopIdling()
+	}
+	_ = m.run(ctx) // whatever ends it, from here on nothing idles
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	g.dropOthersLocked(o)
+}
+
+// removedBehindUs looks whether a key that is gone was one of ours, which holds or is about to.
+func (g *group) removedBehindUs(c *Contender) {
+	q := g.q
+	q.mu.Lock()
+	t := q.lease.tickets[c.Key]
+	ours := t != nil && t.rev != 0 && t.rev < c.Mod
+	q.mu.Unlock()
+	if ours {
+		t.Removed(c.Mod)
+	}
+}
+
+// rested runs when the group has had no ticket for the linger time.
+func (g *group) rested(o *others) {
+	q := g.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if g.refs == 0 {
+		g.dropOthersLocked(o)
+	}
+}
+
+// dropOthersLocked ends o at once: from here on nothing idles on its word.
+func (g *group) dropOthersLocked(o *others) {
+	o.cancel()
+	if g.others != o {
+		return
+	}
+	o.rest.Stop()
+	o.idling.Stop()
+	g.others = nil
+	if g.idle != nil {
+		g.idle.leaveLocked()
+	}
+	g.dropLocked()
+}
+
+// stopIdling releases the group's ticket if it idles.
+func (g *group) stopIdling() {
+	q := g.q
+	q.mu.Lock()
+	t := g.idle
+	q.mu.Unlock()
+	if t != nil {
+		t.leaveIf(idle)
+	}
+}
+
+// lingers keeps a ticket whose hold was released, if nobody else wants it. To those of this Session that queue the hold
+// goes on in memory instead.
+func (t *Ticket) lingers() bool {
+	q, g := t.group.q, t.group
+	if q.linger == 0 || !t.kind.Handoff {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o := g.others
+	if o == nil || !o.sure || o.count > 0 || g.refs > 1 || q.tasks.Closing().Err() != nil {
+		return false
+	}
+	if t.checking != nil || g.idle != nil {
+		return false // it may be a phantom, or the other is: the deletion tells
+	}
+	if !t.moveLocked(idle) {
+		return false
+	}
+	o.idling.Reset(q.linger)
+	return true
+}
+
+// takeUpLocked takes up an idle ticket for the next hold; nil if there is none. One of another kind, such as an
+// Election's, does not take over what a Mutex holds: then the ticket leaves.
+func (g *group) takeUpLocked(l *Lease, k Kind) *Ticket {
+	if g == nil || g.idle == nil {
+		return nil
+	}
+	old := g.idle
+	if !k.Handoff || k.Class != old.kind.Class || old.lease != l {
+		old.leaveLocked()
+		return nil
+	}
+	g.others.idling.Stop()
+	return old.takeUpLocked()
+}

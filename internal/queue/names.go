@@ -1,0 +1,87 @@
+package queue
+
+import (
+	"strconv"
+	"strings"
+)
+
+// This file gives out the names of tickets and takes them back. A key that was deleted stays in etcd's index until the
+// store is compacted, and whoever queues reads over it: so a name is used again once its ticket is gone.
+//
+// Why that is safe: what can still be under way for an earlier ticket of the name does no harm. A deletion names the
+// ticket's create revision, and so removes that ticket or nothing. A put was answered, or else the name is burnt; should
+// the etcd client have sent it twice all the same, the second copy finds the next ticket there and changes nothing, or
+// comes before it and is taken for it, at the place where it is in the queue.
+
+// names is what one lease knows of the numbers in the names under it.
+type names struct {
+	top   uint64 // the highest number given out, of any lock
+	burnt uint64 // no number up to this one is used again
+	late  bool   // a put may still arrive: look for strays until the lease ends
+}
+
+// counter is the numbers of one lock under one lease. It begins anew when its group does, which is when none of its
+// tickets may be in etcd, and with each next lease.
+type counter struct {
+	of   *Lease
+	free []uint64 // of tickets that are gone
+	top  uint64   // the highest given out
+}
+
+// takeLocked returns a number for a ticket of the lock under l: that of one that is gone, where there is one. A call that
+// comes late with the lease before has one that nobody had, and the count stays.
+func (c *counter) takeLocked(l *Lease, newest bool) uint64 {
+	if !newest {
+		l.names.top++
+		return l.names.top
+	}
+	if c.of != l {
+		*c = counter{of: l}
+	}
+	for len(c.free) > 0 {
+		n := c.free[len(c.free)-1]
+		c.free = c.free[:len(c.free)-1]
+		if n > l.names.burnt {
+			return n
+		}
+	}
+	c.top = max(c.top, l.names.burnt) + 1
+	l.names.top = max(l.names.top, c.top)
+	return c.top
+}
+
+// giveLocked takes the number of a ticket that is gone.
+func (c *counter) giveLocked(l *Lease, n uint64) {
+	if c.of == l {
+		c.free = append(c.free, n)
+	}
+}
+
+// burnLocked says that a ticket numbered n may appear, or may have appeared, without our knowing: the number is not used
+// again. Nor is any lower one, so that one number remembers them all.
+func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
+
+// lateLocked says that a request to put the ticket may arrive late, even after its deletion: from now on each renewal is
+// followed by a sweep, and the name is burnt.
+func (t *Ticket) lateLocked() {
+	t.lease.names.late = true
+	t.lease.burnLocked(t.n)
+}
+
+func (t *Ticket) late() {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.lateLocked()
+}
+
+// numberLocked is the number in key, 0 if it has not the form of a ticket that this Session has named under l.
+func (l *Lease) numberLocked(key string) uint64 {
+	leaf := key[strings.LastIndexByte(key, '/')+1:]
+	digits, ok := strings.CutPrefix(unclassed(leaf), strconv.FormatInt(int64(l.ID), 16)+"-")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if !ok || err != nil || n > l.names.top || digits != strconv.FormatUint(n, 10) {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,69 @@
+package queue
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+)
+
+// Proclaim changes the ticket's value; turn lets one call follow another. Each request names the revision of the value
+// that it replaces: a request that arrives late, after a later one has been answered, finds another revision and does
+// nothing. The create revision alone would not tell: it is the same for all values of the ticket.
+func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string) error {
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)()
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return t.proclaimErr(ctx.Err())
+	}
+	for {
+		resp, err := t.replaceValue(ctx, t.mod, value)
+		if err != nil || t.hold.Err() != nil {
+			return t.proclaimErr(err)
+		}
+		if resp.Succeeded {
+			t.mod = resp.Header.Revision
+			return nil
+		}
+		kv := generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev)
+		if kv == nil {
+			t.Removed(resp.Header.Revision)
+			return lease.ErrLost
+		}
+		// An earlier attempt of this call or of another has arrived, or somebody else has written.
+		t.mod = kv.ModRevision
+		if string(kv.Value) == value {
+			return nil
+		}
+	}
+}
+
+// replaceValue replaces the value that was written at mod, or returns the ticket as it is.
+func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (resp *clientv3.TxnResponse, err error) {
+	c := t.group.q.c
+	err = c.Retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = c.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", mod)).
+			Then(clientv3.OpPut(t.key, value, clientv3.WithLease(t.lease.ID))).
+			Else(clientv3.OpGet(t.key)).
+			Commit()
+		return err
+	})
+	return resp, t.leaseGone(err)
+}
+
+// proclaimErr prefers the end of the hold to what it did to a request.
+func (t *Ticket) proclaimErr(err error) error {
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	return err
+}

@@ -1,0 +1,135 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+)
+
+// This file has what a holder can do with its ticket.
+
+// Release ends the hold and waits for the confirmed deletion; again only waits. The hold is over for its holder before
+// the ticket is touched.
+//
+// nil says that the ticket is gone, or that it lingers. lease.ErrLost, ErrClosed and rpc.ErrClientClosed say why the hold
+// had ended before; everything else matches ErrUnconfirmed.
+func (t *Ticket) Release(ctx context.Context, again bool) error {
+	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
+	defer enough.Stop()
+	if !again {
+		lost := t.hold.Release()
+		if lost == nil && t.lingers() {
+			return nil
+		}
+		if ctx.Err() == nil {
+			t.leaveNow(ctx)
+		}
+		t.Leave() // unless it has left
+		if lost != nil {
+			return lost
+		}
+	}
+	return t.awaitGone(ctx, enough.C)
+}
+
+// awaitGone waits until the ticket's deletion is confirmed. It ends early when ctx does, when enough comes, when the lease
+// is over (then etcd removes the ticket by itself), or when etcd refuses for good; the clean-up goes on in any case.
+//
+// lease.ErrLost says that etcd answered every deletion sent, and none of them found the ticket: somebody else had removed
+// it. One that was not answered, or so late that the etcd client may have sent it twice, may have been the one that did.
+func (t *Ticket) awaitGone(ctx context.Context, enough <-chan time.Time) error {
+	q := t.group.q
+	for {
+		q.mu.Lock()
+		d, last := t.deletions, t.group.lastErr
+		over, confirmed := t.state == gone, t.state == gone && t.goneAt > 0
+		changed := t.changedLocked()
+		q.mu.Unlock()
+		switch {
+		case confirmed && (d.found || d.unknown):
+			return nil
+		case confirmed && d.out == 0:
+			if t.group.q.over() != nil {
+				return t.group.q.over() // it was the end of the Session that removed it, for all that is known
+			}
+			return lease.ErrLost
+		case !confirmed && (over || t.lease.Context().Err() != nil):
+			if cause := context.Cause(t.lease.Context()); cause != nil && !errors.Is(cause, lease.ErrLost) {
+				return cause // the Session is over
+			}
+			return unconfirmed(errors.New("the lease ended first"), last)
+		case d.refused != nil:
+			return unconfirmed(d.refused, nil)
+		}
+		leaseOver := t.lease.Context().Done()
+		if confirmed { // one more answer is to come, which does not hang on the lease
+			leaseOver = nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return unconfirmed(ctx.Err(), last)
+		case <-enough:
+			return unconfirmed(errors.New("the hold would have ended by now"), last)
+		case <-leaseOver:
+		}
+	}
+}
+
+// unconfirmed is the error of a release that goes on in the background.
+func unconfirmed(why, last error) error {
+	if last == nil {
+		return fmt.Errorf("%w: %w", ErrUnconfirmed, why)
+	}
+	return fmt.Errorf("%w: %w; last from etcd: %w", ErrUnconfirmed, why, last)
+}
+
+// Guard returns a comparison that is true while the ticket exists; ok is false if it does not hold. Giving it out rules
+// out a handoff in memory: the ticket's key outlives such a release for a moment.
+func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
+	if t.hold.Err() != nil {
+		return clientv3.Cmp{}, false
+	}
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.state != held {
+		return clientv3.Cmp{}, false
+	}
+	t.guarded = true
+	return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
+}
+
+// Verify asks etcd for the ticket. That it exists is enough: it held once, and nobody can come before it.
+func (t *Ticket) Verify(ctx context.Context) error {
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
+	c := t.group.q.c
+	var resp *clientv3.GetResponse
+	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = c.Get(ctx, t.key, clientv3.WithKeysOnly())
+		return err
+	})
+	if err != nil && t.hold.Err() == nil {
+		return err
+	}
+	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
+		t.Removed(resp.Header.Revision)
+	}
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	return nil
+}
+
+// ended is why a hold is over.
+func (t *Ticket) ended() error { return context.Cause(t.hold) }

@@ -1,0 +1,139 @@
+package queue
+
+import (
+	"slices"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+)
+
+// This file has the states of a ticket, and all that follows from a change of them in memory. Nothing else sets one.
+//
+//	from     to       when
+//	-        sending  it is registered, before its put is sent
+//	-        held     it takes up the place of an idle one, which is gone at the same moment
+//	sending  waiting  its put was answered
+//	waiting  held     its turn has come, and its lease lives
+//	held     idle     released, and kept for the Session's next hold (WithLinger)
+//	sending  left     given up before its put was answered
+//	waiting  left     given up
+//	held     left     released
+//	idle     left     somebody else wants the lock, or the linger time is over
+//	left     gone     its deletion is confirmed
+//	any      gone     its lease is over; or it was never put; or somebody else removed it; or the next hold took it up
+
+type state int
+
+const (
+	sending state = iota // its put may or may not have arrived
+	waiting              // it is in etcd at rev, behind others
+	held                 // it holds, and its caller knows
+	idle                 // it would hold, its hold was released, and it is kept for the next one
+	left                 // released or given up; its deletion is not confirmed yet
+	gone                 // not in etcd, as far as anyone can tell
+)
+
+// leadsTo is the table.
+var leadsTo = [...][]state{
+	sending: {waiting, left, gone},
+	waiting: {held, left, gone},
+	held:    {idle, left, gone},
+	idle:    {left, gone},
+	left:    {gone},
+	gone:    {},
+}
+
+// moveLocked changes the state, if the table has it.
+func (t *Ticket) moveLocked(to state) bool {
+	if !slices.Contains(leadsTo[t.state], to) {
+		return false
+	}
+	t.state = to
+	g := t.group
+	switch to {
+	case held:
+		g.holder, g.seen = t, nil
+	case idle:
+		g.idle = t
+	case left, gone:
+		if g.holder == t {
+			g.holder = nil
+		}
+		if g.idle == t {
+			g.idle = nil
+		}
+		if t.checking != nil {
+			t.checking.Stop()
+		}
+	}
+	switch to {
+	case left:
+		g.toDelete = append(g.toDelete, t)
+	case gone:
+		t.next = nil // whoever keeps this one does not keep all that came after
+		delete(t.lease.tickets, t.key)
+		g.counter.giveLocked(t.lease, t.n)
+		g.refs--
+	}
+	if to == left || to == gone {
+		t.tellLocked()
+	}
+	return true
+}
+
+// inEtcd are the states in which the ticket should be there.
+var inEtcd = []state{waiting, held, idle}
+
+func (t *Ticket) liveLocked() bool { return slices.Contains(inEtcd, t.state) }
+
+// goneLocked forgets the ticket; at is a revision as of which it is not in etcd, 0 where that is not known. For a hold on
+// a lease that is over, the lease's context has ended it already.
+func (t *Ticket) goneLocked(at int64) {
+	if !t.moveLocked(gone) {
+		return
+	}
+	t.goneAt = at
+	t.group.goneAt = max(t.group.goneAt, at, t.rev) // in any case after its creation
+	t.group.dropLocked()
+}
+
+// status is the state so far, whether the ticket behind this one holds once it has left, as of which revision it is gone,
+// and a channel that is closed when it has left or is gone.
+func (t *Ticket) status() (now state, letsIn bool, goneAt int64, changed <-chan struct{}) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.state, t.letsInNext(), t.goneAt, t.changedLocked()
+}
+
+func (t *Ticket) isGone() bool {
+	now, _, _, _ := t.status()
+	return now == gone
+}
+
+// changedLocked returns a channel that is closed when the ticket has left or is gone, or more is known of its deletion.
+func (t *Ticket) changedLocked() <-chan struct{} {
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed
+}
+
+func (t *Ticket) tellLocked() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// takeUpLocked has a new ticket hold in the place of this idle one. It is another value for another hold: whoever still
+// has the old one must not end this one with it.
+func (t *Ticket) takeUpLocked() *Ticket {
+	up := &Ticket{
+		group: t.group, lease: t.lease, n: t.n, key: t.key, value: t.value, kind: t.kind,
+		state: held, rev: t.rev, mod: t.mod, guarded: t.guarded, hold: lease.NewHold(t.lease.Lease, t.kind.Released),
+	}
+	t.lease.tickets[t.key], t.group.holder, t.group.idle = up, up, nil
+	t.state = gone
+	t.tellLocked()
+	return up
+}

@@ -1,0 +1,141 @@
+package queue
+
+import (
+	"time"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+)
+
+// Kind is what the tickets of one primitive differ in from those of another.
+type Kind struct {
+	Class    Class
+	Weight   int64 // 1 unless the class counts
+	Released error // the cause of a hold that was released
+	Handoff  bool  // a hold may go on in memory to the Session's next ticket, and linger
+}
+
+// Ticket is one place in a queue: one generation of a key in etcd.
+//
+// Its key is name/<lease hex>-<n>, directly under the name as etcd's own concurrency package has it, so that fleets can
+// mix; the class of a shared one comes before the lease. The n is the ticket's alone while it may be in etcd, and is used
+// again afterwards, see names.go.
+type Ticket struct {
+	// These never change.
+	group *group
+	lease *Lease
+	kind  Kind
+	n     uint64
+	after int64 // earlier tickets of the same key were gone by this revision
+	key   string
+	value string
+
+	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
+	// any more, and it was granted under mu.
+	state     state
+	rev       int64         // create revision: the fencing token; 0 while sending
+	near      generation    // while waiting: the ticket of another Session that it waits for
+	next      *Ticket       // the ticket of this Session that waits for this one in memory
+	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
+	byHolder  bool          // it held, and was released, not lost
+	handed    bool          // its hold went on in memory
+	deletions deletions     // what is known of those sent
+	goneAt    int64         // the revision as of which it is known to be gone
+	changed   chan struct{} // see changedLocked
+	recheck   chan struct{} // asks the waiting caller to look again
+	hold      *lease.Hold   // once held
+	checking  *time.Timer   // a check that is due, see checkSoonLocked
+
+	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
+}
+
+// generation is one life of a key, from its creation to its deletion: a key can be created again, by concurrency for one.
+type generation struct {
+	key string
+	rev int64 // create revision
+}
+
+// newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time. Where the
+// Session keeps the lock idle, that is taken up instead, and held. The two are one step: a ticket that idles never has
+// one of its own Session behind it.
+func (q *Tickets) newTicket(l *Lease, k Kind, name, value string) (t *Ticket, takenUp bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := q.groups[name].takeUpLocked(l, k); t != nil {
+		return t, true
+	}
+	g := q.groupLocked(name)
+	n := g.counter.takeLocked(l, l == q.lease)
+	t = &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k.Class, l.ID, n), value: value}
+	g.addLocked(t)
+	return t, false
+}
+
+// addLocked registers a ticket.
+func (g *group) addLocked(t *Ticket) {
+	t.lease.tickets[t.key] = t
+	g.refs++
+}
+
+// own returns this Session's ticket of that key and generation, if it knows one. A ticket that has gone since rev, as of
+// which p was seen, is known no more; then goneAt is a later revision as of which it had.
+func (t *Ticket) own(p generation, rev int64) (o *Ticket, goneAt int64) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
+		return o, 0
+	}
+	if t.group.goneAt > rev && t.lease.numberLocked(p.key) > 0 {
+		return nil, t.group.goneAt
+	}
+	return nil, 0
+}
+
+// placed says that the ticket is in etcd, created at rev.
+func (t *Ticket) placed(rev int64) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.moveLocked(waiting) {
+		t.rev, t.mod, q.readable = rev, rev, t.key
+		t.tellLocked() // whoever waits for it knows another revision of it, perhaps
+	}
+}
+
+// waitsFor says which ticket this one waits for, if that is another Session's, so that checks ask for it, too.
+func (t *Ticket) waitsFor(near generation) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.near = near
+	if t.recheck == nil {
+		t.recheck = make(chan struct{}, 1)
+	}
+}
+
+// recheckNow asks the waiting caller to look at the queue again.
+func (t *Ticket) recheckNow() {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.recheckLocked()
+}
+
+func (t *Ticket) recheckLocked() {
+	select {
+	case t.recheck <- struct{}{}:
+	default: // it has been asked already, or never waited
+	}
+}
+
+// Hold is the context of the hold, once Acquire or Try has returned the ticket.
+func (t *Ticket) Hold() *lease.Hold { return t.hold }
+
+// Key is the ticket's key in etcd.
+func (t *Ticket) Key() string { return t.key }
+
+// Value is what it was put with.
+func (t *Ticket) Value() string { return t.value }
+
+// Token is its create revision.
+func (t *Ticket) Token() int64 { return t.rev }

@@ -1,0 +1,165 @@
+// Package queue is the engine of every lock: tickets that wait in etcd for their turn. It says what happened, and leaves
+// it to its caller to word it.
+//
+// A ticket is a key directly under the name of a lock, bound to a lease; see class.go for who holds. One Session has one
+// Tickets, which owns all its tickets in memory; Ticket is one of them, and state.go the only place that changes what
+// state it is in.
+package queue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+	"github.com/etcdlock/etcdlock/internal/task"
+)
+
+// What a caller can act on.
+var (
+	// ErrUnconfirmed says that a hold was released, and that etcd has not confirmed that its ticket is gone.
+	ErrUnconfirmed = errors.New("etcdlock: released, but not yet confirmed by etcd")
+	// ErrClosed is the cause of what ends because the Session does.
+	ErrClosed = errors.New("etcdlock: session closed")
+)
+
+// errRequeue says that a ticket or its lease was removed while it waited: its caller queues again.
+var errRequeue = errors.New("etcdlock: ticket removed while waiting")
+
+// Tickets is all that one Session has in the queues of etcd.
+type Tickets struct {
+	c      *rpc.Client
+	tasks  *task.Group
+	leases Leases
+	log    *slog.Logger
+	linger time.Duration
+
+	held   chan struct{} // tells WatchHeld that something is held
+	checks task.Aside    // of tickets
+	sweeps task.Aside    // for strays
+
+	// mu guards what follows, and what groups, tickets and leases say that it guards. It may be taken under a Mutex's or
+	// an Election's. Under it: the task group's, and a lease's by way of the clock never, since asking the clock may end a
+	// lease, which cancels contexts. Nothing is sent under it and nobody is waited for.
+	mu       sync.Mutex
+	lease    *Lease // the newest, which may be over
+	groups   map[string]*group
+	readable string // a key that this client may read
+}
+
+// Leases is where tickets get the lease that they hang on.
+type Leases interface {
+	// Live returns a lease that can be relied on now; it waits for the next one if the last was lost.
+	Live(ctx context.Context) (*Lease, error)
+	// LastErr is what the last renewal or grant failed with, nil after a success.
+	LastErr() error
+	// CheckNow asks for a renewal now, which tells whether the lease is still there.
+	CheckNow()
+}
+
+// Lease is a lease with the tickets that hang on it.
+type Lease struct {
+	*lease.Lease
+
+	// Guarded by the Tickets' mu.
+	tickets map[string]*Ticket // every ticket that may be in etcd under this lease, by key
+	names   names
+}
+
+// New returns the tickets of a Session, of which there are none yet. A mutex's lock lingers for linger after its release.
+func New(c *rpc.Client, tasks *task.Group, leases Leases, log *slog.Logger, linger time.Duration) *Tickets {
+	return &Tickets{
+		c: c, tasks: tasks, leases: leases, log: log, linger: linger,
+		held: make(chan struct{}, 1), groups: make(map[string]*group), readable: "etcdlock",
+	}
+}
+
+// Use has new tickets hang on l from now on.
+func (q *Tickets) Use(l *lease.Lease) *Lease {
+	under := &Lease{Lease: l, tickets: make(map[string]*Ticket)}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lease = under
+	return under
+}
+
+// Drop forgets the tickets of a lease that is over, and returns the keys that etcd may still have.
+func (q *Tickets) Drop(l *Lease) (keys []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for key, t := range l.tickets {
+		keys = append(keys, key)
+		t.goneLocked(0)
+	}
+	return keys
+}
+
+// Keys lists the tickets that may be in etcd under the lease.
+func (q *Tickets) Keys(l *Lease) (keys []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for key := range l.tickets {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// LeaveStream moves watches from stream gen to a new one, unless somebody has moved them already. Everyone of this
+// Session that watches another's ticket begins anew there; those of other Sessions follow when they next look.
+func (q *Tickets) LeaveStream(gen int64) {
+	if !q.c.LeaveStream(gen) {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.lease.tickets {
+		if t.state == waiting && t.near.key != "" {
+			t.recheckLocked()
+		}
+	}
+}
+
+// group is a Session's tickets of one name, from the first to the last of them.
+type group struct {
+	q *Tickets
+	Keys
+
+	// Guarded by the Tickets' mu.
+	refs     int       // tickets that are not gone
+	counter  counter   // of their names
+	holder   *Ticket   // the one that holds, as far as is known: one that was removed may have been granted after it
+	idle     *Ticket   // the one that idles
+	others   *others   // who else queues, while that matters
+	toDelete []*Ticket // left, in that order
+	goneAt   int64     // the revision of the last confirmed deletion
+	flushes  int       // runs of deletions under way
+	lastErr  error     // what the last deletion failed with
+
+	asking bool          // who holds, see askWhoHolds
+	seen   *Contender    // who was seen to hold
+	seenAt lease.Instant // when
+}
+
+// groupLocked returns the group of a name, made for its first ticket.
+func (q *Tickets) groupLocked(name string) *group {
+	g := q.groups[name]
+	if g == nil {
+		g = &group{q: q, Keys: KeysOf(name)}
+		q.groups[name] = g
+	}
+	return g
+}
+
+// dropLocked forgets the group with its last ticket, unless it is kept for a while to linger again.
+func (g *group) dropLocked() {
+	switch {
+	case g.refs > 0:
+	case g.others != nil:
+		g.others.rest.Reset(g.q.linger)
+	default:
+		delete(g.q.groups, g.Name)
+	}
+}

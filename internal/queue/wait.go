@@ -1,0 +1,269 @@
+package queue
+
+import (
+	"context"
+	"errors"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file waits for a ticket's turn, in the goroutine of the caller.
+//
+// A ticket waits for the one just ahead of it in its gates, so a release wakes one waiter. When that one is deleted, the
+// ticket holds if nobody was ahead of the other; if somebody was, the other had only given up. Which of the two it was
+// cannot be told from the deletion, so the waiter finds out beforehand: until the near ticket is known to be alone, the
+// one ahead of it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the
+// near ticket is released the answer is there, and no read stands between the release and the next hold.
+
+// errRecheck says that a check found something while a watch was being opened.
+var errRecheck = errors.New("etcdlock: look again")
+
+// wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
+func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
+	var near, far follower
+	defer func() { near.Stop(); far.Stop() }()
+	naming := t.whenToAsk(ctx, a)
+	for {
+		if a.none() {
+			return t.grant()
+		}
+		own, goneAt := t.own(a.near, a.rev)
+		if goneAt > 0 {
+			if a, err = t.look(ctx, goneAt); err != nil {
+				return err
+			}
+			continue
+		}
+		if own != nil {
+			near.Stop()
+			far.Stop()
+			t.waitsFor(generation{})
+			granted := false
+			if granted, a, err = t.waitOwn(ctx, own, a.near.rev); granted || err != nil {
+				return err
+			}
+			continue
+		}
+		t.waitsFor(a.near)
+		from, farGone, err := t.follow(ctx, &near, &far, a)
+		if errors.Is(err, errRecheck) {
+			if a, err = t.look(ctx, 0); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if from > a.rev {
+			if a, err = t.still(ctx, a, from); err != nil {
+				return err
+			}
+			continue
+		}
+		at := int64(0) // look as of then, if not 0
+		select {
+		case resp, ok := <-near.Events:
+			if at = near.goneAt(resp, ok); at > 0 && a.alone() {
+				return t.grantThenCheck(at)
+			}
+		case resp, ok := <-far.Events:
+			at = far.goneAt(resp, ok)
+		case <-farGone:
+		case <-t.recheck:
+			if a, err = t.rechecked(ctx, a, &near); err != nil {
+				return err
+			}
+		case <-naming:
+			t.group.askWhoHolds(a)
+			naming = nil
+		case <-t.lease.Context().Done():
+			return errRequeue
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if at > a.rev {
+			if a, err = t.look(ctx, at); err != nil {
+				return err
+			}
+			naming = t.whenToAsk(ctx, a)
+		}
+	}
+}
+
+// follow follows the near ticket, and the far one unless the near one is alone. It returns the revision up to which has
+// to be read what happened to them. A far ticket of this same Session is followed in memory: then ended is closed at its
+// next change.
+//
+// It fails with errRecheck if a check finds something before the watches are open: where no watch is answered, the checks
+// are what tells.
+func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
+	q := t.group.q
+	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
+		if a.alone() {
+			far.Stop()
+		}
+		return 0, nil, nil
+	}
+	ctx, release := t.lease.Bound(ctx, errRequeue)
+	defer release()
+	ctx, rechecked := t.untilRecheck(ctx)
+	q.c.KeepStreamOpen(t.group.prefix)
+	from, ended, err = t.open(ctx, near, far, a)
+	if rechecked() {
+		return 0, nil, errRecheck
+	}
+	return from, ended, err
+}
+
+func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
+	q := t.group.q
+	from, err = near.follow(ctx, q, a.near)
+	if err != nil || a.alone() {
+		far.Stop()
+		return from, nil, err
+	}
+	own, goneAt := t.own(a.far, a.rev)
+	if own == nil && goneAt == 0 {
+		farFrom, err := far.follow(ctx, q, a.far)
+		return max(from, farFrom), nil, err
+	}
+	far.Stop()
+	if own != nil {
+		var now state
+		if now, _, goneAt, ended = own.status(); now != gone {
+			return from, ended, nil
+		}
+	}
+	return max(from, goneAt), nil, nil
+}
+
+// untilRecheck returns ctx, ended early when the waiter is asked to look again; release tells whether it was.
+func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, release func() (asked bool)) {
+	until, cancel := context.WithCancel(ctx)
+	asked := make(chan bool, 1)
+	go func() { // ends with release, which waits for it
+		select {
+		case <-t.recheck:
+			cancel()
+			asked <- true
+		case <-until.Done():
+			asked <- false
+		}
+	}()
+	return until, func() bool { cancel(); return <-asked }
+}
+
+// waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where its hold can go on in memory, that happens at the release; else at
+// the confirmed deletion, whose revision tells as of when to look.
+func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted bool, a ahead, err error) {
+	t.standBehind(own)
+	for {
+		now, letsIn, goneAt, changed := own.status()
+		switch {
+		case own.isAnother(rev):
+			// Its put was not answered when this one queued behind it. Somebody removed it since, and the put, sent
+			// again, has created it anew, further back.
+			a, err = t.look(ctx, 0)
+			return false, a, err
+		case now == left && letsIn:
+			if granted, err = t.handoff(own); granted || err != nil {
+				return granted, a, err
+			}
+		case now == gone && letsIn && goneAt > 0:
+			return true, a, t.grantThenCheck(goneAt)
+		case now == gone:
+			a, err = t.look(ctx, goneAt)
+			return false, a, err
+		}
+		select {
+		case <-changed:
+		case <-t.recheck: // for a watch, which this one does not have, unless it was removed itself
+			if t.isGone() {
+				return false, a, errRequeue
+			}
+		case <-t.lease.Context().Done():
+			return false, a, errRequeue
+		case <-ctx.Done():
+			return false, a, ctx.Err()
+		}
+	}
+}
+
+// isAnother reports whether the ticket is known to be of another generation than the one that was created at rev.
+func (t *Ticket) isAnother(rev int64) bool {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.rev != 0 && t.rev != rev
+}
+
+// standBehind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them
+// has left the queue.
+func (t *Ticket) standBehind(pred *Ticket) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	pred.next = t
+}
+
+// rechecked looks again because a check found the near ticket gone. A watch that has not told by now is taken for stuck.
+// Nothing is asked of etcd when this ticket itself was found gone, or when the watches have moved to another stream: a
+// watch that opens there has what it missed read anyway.
+func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead, error) {
+	q, gen := t.group.q, near.Stream
+	switch {
+	case t.isGone():
+		return a, errRequeue
+	case gen != q.c.Stream():
+		return a, nil
+	}
+	a, err := t.look(ctx, 0)
+	if err != nil {
+		return a, err
+	}
+	if a.near == near.generation {
+		return a, nil
+	}
+	select {
+	case resp, ok := <-near.Events:
+		if near.goneAt(resp, ok) > 0 {
+			return a, nil // it has told, only later than the read
+		}
+	default:
+	}
+	q.LeaveStream(gen)
+	return a, nil
+}
+
+// follower is a watch that follows one generation of a key until it is deleted.
+type follower struct {
+	rpc.Watch
+	generation
+}
+
+func (f *follower) follows(q *Tickets, p generation) bool { return f.generation == p && f.Open(q.c) }
+
+// follow makes sure that f follows p. When it had to open a watch it returns the revision that the watch starts after:
+// what happened to the key up to then must be read. Puts are left out: a leader's Proclaim wakes nobody.
+func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from int64, err error) {
+	if f.follows(q, p) {
+		return 0, nil
+	}
+	f.generation = p
+	return f.Start(ctx, q.c, q.LeaveStream, p.key, clientv3.WithFilterPut())
+}
+
+// goneAt takes one answer off the watch: the revision at which the generation was deleted, 0 if it was not. A watch that
+// has broken is stopped; follow opens the next one.
+func (f *follower) goneAt(resp clientv3.WatchResponse, ok bool) int64 {
+	for _, ev := range f.Read(resp, ok) {
+		// A member that lags may still show the end of an earlier generation: concurrency uses its keys again.
+		if ev.Type == clientv3.EventTypeDelete && ev.Kv.ModRevision > f.rev {
+			return ev.Kv.ModRevision
+		}
+	}
+	return 0
+}

@@ -1,0 +1,166 @@
+// Package rpc asks etcd on behalf of one Session: it knows how long an attempt may take, when the next one follows, which
+// errors are final, how much fits in one request, and on which stream watches are told in time. It knows nothing of locks.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Client is the etcd client of one Session. Everything in it is read and written without a mutex: the client and the
+// streams never change, the rest is atomic and each stands for itself.
+type Client struct {
+	*clientv3.Client
+	streams *streams     // which watch stream is in use
+	rtt     atomic.Int64 // of the last answered renewal or grant, in ns
+	fewer   atomic.Int64 // operations in one Txn than etcd takes by default, see PartSize
+}
+
+// New returns a Client of the caller's client, which stays the caller's. Release it once.
+func New(c *clientv3.Client) *Client { return &Client{Client: c, streams: streamsOf(c)} }
+
+// Release gives back the Client's part in what the Sessions of one etcd client share.
+func (c *Client) Release() { c.streams.release(c.Client) }
+
+// Answered says how long a round trip took, without the time that the machine slept: attempts that follow have their
+// limits by it.
+func (c *Client) Answered(took time.Duration) { c.rtt.Store(int64(took)) }
+
+// RoundTrip is how long the last known one took.
+func (c *Client) RoundTrip() time.Duration { return time.Duration(c.rtt.Load()) }
+
+// Closed reports whether the etcd client was closed: nothing can be asked any more.
+func (c *Client) Closed() bool { return c.Ctx().Err() != nil }
+
+// Retry runs one kind of request until it is answered: f gets a context with the time limit of one attempt. A failed
+// attempt is followed by the next, later and with more time, until ctx ends or the error is final.
+func (c *Client) Retry(ctx context.Context, f func(context.Context) error) error {
+	pace := Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var last error
+	for n := 0; ; n++ {
+		actx, cancel := context.WithTimeout(ctx, c.AttemptTimeout(n))
+		err := f(actx)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return Over(ctx, last)
+		case c.Closed():
+			return ErrClientClosed
+		case !Transient(err):
+			return err
+		}
+		last = Unanswered(err)
+		if !pace.Wait(ctx) {
+			return Over(ctx, last)
+		}
+	}
+}
+
+// Once makes one attempt: it is for a caller that would rather have the error.
+func (c *Client) Once(ctx context.Context, f func(context.Context) error) error {
+	actx, cancel := context.WithTimeout(ctx, c.AttemptTimeout(4))
+	defer cancel()
+	switch err := f(actx); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case c.Closed():
+		return ErrClientClosed
+	default:
+		return Unanswered(err)
+	}
+}
+
+// AttemptTimeout is the time limit of the nth attempt of a request, from 0: long enough for a slow path, short enough to
+// leave a frozen member for another one early. It is 10 s at most: one slow answer must not make all later calls patient.
+func (c *Client) AttemptTimeout(n int) time.Duration {
+	least := min(max(4*c.RoundTrip(), 500*time.Millisecond), 10*time.Second)
+	return min(least<<min(n, 4), max(5*time.Second, least))
+}
+
+// Late reports whether an answer took so long that the etcd client may have sent the request more than once: it does so
+// by itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place.
+func (c *Client) Late(took time.Duration) bool {
+	return took > max(4*c.RoundTrip(), 100*time.Millisecond)
+}
+
+// ReadAt asks op, a read or a Txn of reads, as of revision at, 0 for now. A revision that was compacted away, or that a
+// member which lags does not have yet, is replaced by now. So it tells what the answers are as of, and only from that may
+// anything be concluded: a key that is not there now may have been there then.
+func (c *Client) ReadAt(ctx context.Context, at int64, op func(at int64) clientv3.Op) (answers []*pb.RangeResponse, rev int64, err error) {
+	for {
+		var resp clientv3.OpResponse
+		err := c.Retry(ctx, func(ctx context.Context) (err error) {
+			resp, err = c.Do(ctx, op(at))
+			return err
+		})
+		switch {
+		case at > 0 && (errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted)):
+			at = 0
+			continue
+		case err != nil:
+			return nil, 0, err
+		}
+		rev = at
+		if txn := resp.Txn(); txn != nil {
+			for _, r := range txn.Responses {
+				answers = append(answers, r.GetResponseRange())
+			}
+			if at == 0 {
+				rev = txn.Header.Revision
+			}
+		} else {
+			answers = append(answers, (*pb.RangeResponse)(resp.Get()))
+			if at == 0 {
+				rev = resp.Get().Header.Revision
+			}
+		}
+		return answers, rev, nil
+	}
+}
+
+// AsOf are the options of a read as of revision at, 0 for now. The past does not change: any member that has it may
+// answer.
+func AsOf(at int64) []clientv3.OpOption {
+	if at == 0 {
+		return nil
+	}
+	return []clientv3.OpOption{clientv3.WithRev(at), clientv3.WithSerializable()}
+}
+
+// Pace spaces out attempts: each pause is twice the one before, from Least to Most.
+type Pace struct {
+	Least, Most time.Duration
+	n           int
+}
+
+// Wait pauses; false if ctx ended first.
+func (p *Pace) Wait(ctx context.Context) bool {
+	pause := min(p.Least<<min(p.n, 20), p.Most)
+	p.n++
+	return Sleep(ctx, pause)
+}
+
+// Reset says that something has succeeded: the next pause is the least again.
+func (p *Pace) Reset() { p.n = 0 }
+
+// Sleep waits for d; false if ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

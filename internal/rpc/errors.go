@@ -1,0 +1,81 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// This file sorts the errors of etcd and of its client.
+
+// ErrClientClosed is final: nothing can be asked any more.
+var ErrClientClosed = errors.New("etcdlock: the etcd client is closed")
+
+// ErrUnanswered stands for the time limit of a single attempt, which must not look like the caller's own deadline.
+var ErrUnanswered = errors.New("etcd did not answer in time")
+
+// Unanswered replaces the end of an attempt's own context.
+func Unanswered(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return ErrUnanswered
+	}
+	return err
+}
+
+// Transient reports whether the same request may succeed a little later. Everything else (permissions, a full store, a
+// request that is too large) is told to the caller at once.
+func Transient(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnanswered) {
+		return true
+	}
+	switch Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown, codes.Aborted:
+		return true
+	case codes.ResourceExhausted: // ErrNoSpace is final, a busy server is not
+		return errors.Is(err, rpctypes.ErrTooManyRequests)
+	}
+	return false
+}
+
+// Code is the gRPC code of an error of the etcd client, which has two forms of them.
+func Code(err error) codes.Code {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code()
+	}
+	return status.Code(err)
+}
+
+// Over is the error of a call whose context ended: it matches the context's error and, where etcd was the reason for the
+// delay, what etcd said last.
+func Over(ctx context.Context, last error) error {
+	if last == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w; last from etcd: %w", ctx.Err(), last)
+}
+
+// refusal makes the end of a watch an error that Transient understands: etcd sends the reason as a text.
+func refusal(err error) error {
+	if strings.Contains(err.Error(), "permission denied") {
+		return rpctypes.ErrPermissionDenied
+	}
+	return ErrUnanswered
+}
+
+// outdated reports whether the server refuses the login that the stream was opened with: its token has expired, or
+// somebody has changed users or roles since. For the next stream the client logs in anew.
+func outdated(err error) bool {
+	for _, why := range []error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrUserEmpty} {
+		if strings.Contains(err.Error(), why.Error()) {
+			return true
+		}
+	}
+	return false
+}
