@@ -224,7 +224,7 @@ func TestOneWaitAfterAnotherUsesOneStream(t *testing.T) {
 	assert.Equal(t, 1, tp.requests()["stream Watch"])
 }
 
-func TestGoroutinesOfOneSessionHandOverInMemory(t *testing.T) {
+func TestGoroutinesOfOneSessionHandOffInMemory(t *testing.T) {
 	clus := newCluster(t, 1)
 	client, tp := newTappedClient(t, clus)
 	// A TTL so long that nothing is held for a twentieth of it, when the Session would watch one of its own tickets.

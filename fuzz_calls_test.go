@@ -117,7 +117,7 @@ func (a *arena) call(b byte) {
 	case 13:
 		_, err = e.Leader(ctx)
 	case 14:
-		_, _ = a.client.Txn(ctx).If(m.IsOwner(), e.IsOwner()).Commit() // a guard given out rules out hand-over in memory
+		_, _ = a.client.Txn(ctx).If(m.IsOwner(), e.IsOwner()).Commit() // a guard given out rules out handoff in memory
 	case 15:
 		rctx, cancel := context.WithTimeout(ctx, limit/2)
 		err = e.Run(rctx, "r", func(context.Context) error { return nil })

@@ -175,7 +175,7 @@ func (m *Mutex) Key() string { return m.key() }
 // Once the hold is released, and from the moment another can begin, it is never true again. When not held, or lost, it
 // is a comparison that is never true.
 //
-// A hold that gave out its guard is handed over through etcd, not in memory.
+// Once a hold has given out its guard, its handoff goes through etcd, not in memory.
 func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
 
 // Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during

@@ -69,7 +69,7 @@ func (e *errand) due(hedge, usual time.Duration) (at lease.Instant, wanted bool)
 	return at, e.reply == nil
 }
 
-// renewal is one renewal of l under way. It belongs to keep's goroutine; each request has one of its own.
+// renewal is one renewal of l under way. It belongs to renewLoop's goroutine; each request has one of its own.
 type renewal struct {
 	ls        *leases
 	l         *queue.Lease

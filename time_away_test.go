@@ -263,7 +263,7 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 		m := NewMutex(s, "idle")
 		for range 2 {
 			require.NoError(t, m.Lock(t.Context()))
-			synctest.Wait() // for the vigil
+			synctest.Wait() // for the mirror
 			require.NoError(t, m.Unlock(t.Context()))
 		}
 		e.mu.Lock()

@@ -30,7 +30,7 @@ func queued(t *testing.T, s *Session, name string) (key string) {
 	return waiting[0].Key
 }
 
-func TestTimeAPhantomByHandOverInMemoryEndsAtOnce(t *testing.T) {
+func TestTimeAPhantomByHandoffInMemoryEndsAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t, WithTTL(time.Hour)) // no renewal looks meanwhile
 		first, second, foreign := NewMutex(s, "phantom"), NewMutex(s, "phantom"), NewMutex(e.session(t), "phantom")
@@ -41,7 +41,7 @@ func TestTimeAPhantomByHandOverInMemoryEndsAtOnce(t *testing.T) {
 		go func() { next <- foreign.Lock(t.Context()) }()
 		queued(t, foreign.s, "phantom")
 		e.remove(key)
-		e.only("write", fault{after: time.Millisecond}) // so that the hand-over does not wait for the deletion
+		e.only("write", fault{after: time.Millisecond}) // so that the handoff does not wait for the deletion
 		require.NoError(t, first.Unlock(t.Context()))
 		require.NoError(t, <-got)
 		held := second.Context()
@@ -142,7 +142,7 @@ func TestTimeWaitersWithOthersBetweenThemAskOnceToo(t *testing.T) {
 	})
 }
 
-func TestTimeAHandOverDoesNotWaitForTheAnswerWhoHolds(t *testing.T) {
+func TestTimeAHandoffDoesNotWaitForTheAnswerWhoHolds(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		m, holder := NewMutex(e.session(t), "asked"), NewMutex(e.session(t), "asked")
 		require.NoError(t, holder.Lock(t.Context()))
@@ -160,7 +160,7 @@ func TestTimeAHandOverDoesNotWaitForTheAnswerWhoHolds(t *testing.T) {
 	})
 }
 
-func TestTimeAFreshStreamStirsOnlyThoseWhoWatch(t *testing.T) {
+func TestTimeAFreshStreamWakesOnlyThoseWhoWatch(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s, holder := e.session(t, WithTTL(time.Hour)), NewMutex(e.session(t), "stream")
 		require.NoError(t, holder.Lock(t.Context()))
@@ -318,15 +318,15 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 }
 
 // A list may know of a contender whose event is still on its way.
-func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
+func TestTimeAMirrorMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 	for name, silent := range map[string]bool{"the event comes a little later": false, "it never comes": true} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				s := e.session(t, WithTTL(6*time.Second), WithLinger(time.Hour))
-				m := NewMutex(s, "vigil")
+				m := NewMutex(s, "mirror")
 				for range 2 {
 					require.NoError(t, m.Lock(t.Context()))
-					time.Sleep(time.Millisecond) // for the vigil
+					time.Sleep(time.Millisecond) // for the mirror
 					require.NoError(t, m.Unlock(t.Context()))
 				}
 				e.mu.Lock()
@@ -334,8 +334,8 @@ func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				if silent {
 					clear(e.watches) // their member is frozen
 				}
-				e.putLocked("vigil/foreign", "")
-				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["vigil/foreign"]}
+				e.putLocked("mirror/foreign", "")
+				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["mirror/foreign"]}
 				e.mu.Unlock()
 				gen := s.client.Stream()
 				time.Sleep(s.TTL() / 3)
@@ -343,7 +343,7 @@ func TestTimeAVigilMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				e.mu.Lock()
 				require.Len(t, e.keys, 1, "the lock gives way at once")
 				for w := range e.watches {
-					if !silent && within([]byte("vigil/foreign"), w.from, w.to) {
+					if !silent && within([]byte("mirror/foreign"), w.from, w.to) {
 						w.events <- clientv3.WatchResponse{Events: []*clientv3.Event{put}}
 					}
 				}

@@ -56,7 +56,7 @@ func TestTimeAReleaseTellsARemovalAlsoWhenAnotherCarriesItsDeletion(t *testing.T
 		})
 		released := make(chan error, 1)
 		go func() { released <- m.Unlock(t.Context()) }()
-		require.NoError(t, <-got, "handed over in memory")
+		require.NoError(t, <-got, "a handoff in memory")
 		require.NoError(t, next.Unlock(t.Context()))
 		require.ErrorIs(t, <-released, ErrLost)
 	})

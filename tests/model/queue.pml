@@ -1,6 +1,6 @@
 /*
  * Who holds: tickets in etcd, each waiting for its predecessor alone, with requests that
- * arrive late or twice, names that are used again, contenders that give up, hand-overs in
+ * arrive late or twice, names that are used again, contenders that give up, handoffs in
  * memory, and a lease that dies.
  *
  * Contenders 0 and 1 are goroutines of one Session, contender 2 is a Session of its own.
