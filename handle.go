@@ -37,8 +37,7 @@ type handle struct {
 	name string
 	kind kind
 
-	// mu guards what follows. It is taken before the Session's, never held across a request, and no context is asked or
-	// cancelled under it.
+	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it, and nothing sent.
 	mu      sync.Mutex
 	hold    *queue.Ticket // what the value holds, alive or lost, until its release
 	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that

@@ -50,8 +50,10 @@ type Session struct {
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
 //
-// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. The Sessions of one etcd client
-// share one more, which keeps their watch stream open from the first wait on; the last of them ends and awaits it.
+// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. Do and Run have one while they
+// release after the end of their context, which ends when they return. The end of the client runs end in one, which Close
+// awaits. The Sessions of one etcd client share one more, which keeps their watch stream open from the first wait on; the
+// last of them ends and awaits it. What timers and the ends of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
 // does not end the Session. It fails with etcd's error if no lease is granted, and for a nil client or a bad option.

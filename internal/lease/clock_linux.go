@@ -10,7 +10,7 @@ import (
 var bootStart = bootTime()
 
 // sleptSinceStart is how much farther CLOCK_BOOTTIME has gone than Go's monotonic clock, which stands still in suspend.
-// The order of the readings matters, see now.
+// The order of the readings matters, see Now.
 func sleptSinceStart() time.Duration {
 	if bootStart == 0 {
 		return 0

@@ -20,7 +20,7 @@ type others struct {
 	idling *time.Timer // ends the idling
 
 	// Guarded by the Tickets' mu.
-	sure  bool // foreign is what etcd has
+	sure  bool // count is what etcd has
 	count int  // contenders that are not this Session's
 }
 

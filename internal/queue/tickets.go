@@ -41,8 +41,8 @@ type Tickets struct {
 	checks task.Aside    // of tickets
 	sweeps task.Aside    // for strays
 
-	// mu guards what follows, and what groups, tickets and leases say that it guards. It may be taken under a Mutex's or
-	// an Election's. Under it: the task group's, and a lease's by way of the clock never, since asking the clock may end a
+	// mu guards what follows, and what groups, tickets and leases say that it guards. It is taken under no other. Under it
+	// only the task group's is taken. No hold and no lease is asked whether it is over, since asking the clock may end a
 	// lease, which cancels contexts. Nothing is sent under it and nobody is waited for.
 	mu       sync.Mutex
 	lease    *Lease // the newest, which may be over

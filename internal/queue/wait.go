@@ -156,8 +156,8 @@ func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, relea
 	return until, func() bool { cancel(); return <-asked }
 }
 
-// waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where its hold can go on in memory, that happens at the release; else at
-// the confirmed deletion, whose revision tells as of when to look.
+// waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where a handoff in memory is
+// possible, that happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
 func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted bool, a ahead, err error) {
 	t.standBehind(own)
 	for {

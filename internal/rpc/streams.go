@@ -24,7 +24,7 @@ type streams struct {
 	confirmed atomic.Int64 // watches confirmed so far
 	users     int          // guarded by allStreams
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows; a leaf
 	anchor *anchor
 	over   bool
 }
@@ -79,7 +79,7 @@ func (st *streams) letGo() {
 }
 
 var allStreams = struct {
-	sync.Mutex
+	sync.Mutex // guards of, and each users; a leaf
 	of map[*clientv3.Client]*streams
 }{of: make(map[*clientv3.Client]*streams)}
 

@@ -16,7 +16,7 @@ type Group struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	// mu guards what follows. It may be taken under the queue's, and nothing is taken or cancelled under it.
+	// mu guards what follows. It may be taken under the queue's or an Aside's, and nothing is taken or cancelled under it.
 	mu      sync.Mutex
 	begun   bool                         // the end has begun
 	stopped bool                         // nothing is started any more
@@ -108,7 +108,7 @@ func (g *Group) Working() (ended <-chan struct{}) {
 // Aside runs one kind of work in the background, one run at a time. What is asked for during a run begins after it,
 // since that run may have passed by already what it is asked for. The zero value is ready.
 type Aside struct {
-	mu      sync.Mutex // guards what follows; a leaf
+	mu      sync.Mutex // guards what follows; only the Group's is taken under it
 	running bool
 	next    func()
 }
