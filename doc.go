@@ -3,9 +3,9 @@
 // # What can go wrong
 //
 // A lock service can tell a process that it holds a lock. It cannot stop the process from acting after it has ceased
-// to. Between asking "do I still hold it?" and the effect of the next write, the process can be stopped (a
-// swapped-out machine, a garbage collection, SIGSTOP, a suspended virtual machine) for longer than its lease lives;
-// when it goes on, another may hold the lock. No lock service can prevent that. What this package does about it:
+// to. Between asking "do I still hold it?" and the effect of the next write, the process can be stopped for longer than
+// its lease lives: by swapping, SIGSTOP, or a suspended virtual machine. When it goes on, another may hold the lock. No lock
+// service can prevent that. What this package does about it:
 //
 //   - A hold is a context. [Mutex.Context] and [Election.Context] are over, with [ErrLost] as the cause, before etcd
 //     can by its own rules have given the key to anyone else. Asking Err consults the clock, so that a process that
@@ -26,10 +26,10 @@
 //
 //	S + min(TTL asked, TTL granted) - TTL/20
 //
-// by the local monotonic clock, where S is the moment before the requests of the last acknowledged renewal were sent,
-// a linearizable read and a keepalive: never the moment at which an answer arrived, so that a slow network shortens a hold and cannot
-// stretch it. The TTL/20 pays for a local clock that runs slower than etcd's and for a busy scheduler. Renewals are
-// due every third of the smaller TTL; a holder that cannot reach etcd gives up at the bound.
+// by the local monotonic clock. A renewal is a linearizable read and a keepalive. S is when the earlier of the two was
+// sent, for the last renewal that etcd acknowledged. It is never the moment at which an answer arrived, so a slow network
+// shortens a hold and cannot stretch it. The TTL/20 covers a local clock that runs slower than etcd's, and a busy
+// scheduler. Renewals are due every third of the smaller TTL. A holder that cannot reach etcd gives up at the bound.
 //
 // On Linux the clock counts the time that the machine was suspended. Elsewhere a machine that slept may believe in a
 // hold for as long as it slept, and the token is what is left.
@@ -37,8 +37,8 @@
 // etcd can also remove a lease that was renewed all along: by an operator's hand, by a restore, or when an old etcd
 // leader wakes from a long stall. The hold then ends as soon as the Session notices, while etcd can be reached: within
 // TTL/20 and a round trip for a lost lease (mostly at once), within a third of the TTL and a round trip for a single
-// removed key. In between only the token protects. A waiter whose ticket is deleted in the same moment as
-// the one before it may see Lock return nil and the hold end at once.
+// removed key. In between only the token protects. Where somebody deletes a waiter's ticket together with the one before
+// it, Lock may return nil and the hold end a moment later.
 //
 // # Use
 //
@@ -61,8 +61,10 @@
 // # What an error means
 //
 // A Lock, TryLock or Campaign that returned an error does not hold and leaves nothing behind: what could not be
-// cleaned up at once is cleaned up in the background, and at worst by the lease's end. Every call that blocks
-// returns when its context ends. Compare errors with errors.Is; a *[LockedError] tells who holds.
+// cleaned up at once is cleaned up in the background, and at worst by the lease's end. An Unlock or Resign that returned
+// an error does not hold either: [ErrLost] says that the hold had ended before, [ErrUnconfirmed] that etcd has not
+// confirmed the deletion yet, which goes on. Every call that blocks returns when its context ends; Do and Run wait for
+// their function first, and then a second at most. Compare errors with errors.Is; a *[LockedError] tells who holds.
 //
 // # In etcd
 //

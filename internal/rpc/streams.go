@@ -80,7 +80,7 @@ func (st *streams) letGo() {
 
 var allStreams = struct {
 	sync.Mutex // guards of, and each users; a leaf
-	of map[*clientv3.Client]*streams
+	of         map[*clientv3.Client]*streams
 }{of: make(map[*clientv3.Client]*streams)}
 
 // streamsOf returns the client's, for one Session more.
