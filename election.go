@@ -52,7 +52,7 @@ func (e *Election) Campaign(ctx context.Context, value string) error {
 }
 
 func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, error) {
-	if err := e.begin(ctx, e.kind.take); err != nil {
+	if err := e.begin(ctx, e.of().take); err != nil {
 		return nil, err
 	}
 	old := e.held()

@@ -16,17 +16,17 @@ import (
 type kind struct {
 	take, give string // the words for it, for errors
 	notHeld    error  // why a value that was never taken, or was given back, holds nothing
-	ticket     queue.Kind
+	ticket     *queue.Kind
 }
 
 var (
-	mutexKind = kind{
+	mutexKind = &kind{
 		take: "lock", give: "unlock", notHeld: ErrNotHeld,
-		ticket: queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
+		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
 	}
-	electionKind = kind{
+	electionKind = &kind{
 		take: "campaign", give: "resign", notHeld: ErrNotLeader,
-		ticket: queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
+		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
 	}
 )
 
@@ -35,7 +35,7 @@ var (
 type handle struct {
 	s    *Session
 	name string
-	kind kind
+	kind *kind // nil in a value that nobody has made: see of
 
 	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it, and nothing sent.
 	mu      sync.Mutex
@@ -43,6 +43,14 @@ type handle struct {
 	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that
 	latest  *queue.Ticket // the hold adopted last
 	leaving bool          // the release of latest is not confirmed, and whoever asks again is told how it went
+}
+
+// of is the value's kind; a zero value has a Mutex's words.
+func (h *handle) of() *kind {
+	if h.kind == nil {
+		return mutexKind
+	}
+	return h.kind
 }
 
 // begin is what every call that can fail asks first, before it changes anything.
@@ -92,7 +100,7 @@ func (h *handle) adopt(t *queue.Ticket) bool {
 // release ends the value's hold and waits for the confirmed deletion of its ticket. Called again after it has failed,
 // it reports how that went on. With only, nothing is released but that one hold.
 func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
-	if err := h.begin(ctx, h.kind.give); err != nil {
+	if err := h.begin(ctx, h.of().give); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -111,7 +119,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	}
 	h.mu.Unlock()
 	if t == nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, h.notHeld())
+		return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, h.notHeld())
 	}
 	err := t.Release(ctx, again)
 	if err == nil {
@@ -122,19 +130,19 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 		h.leaving = h.latest == t
 		h.mu.Unlock()
 	}
-	return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, err)
+	return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, err)
 }
 
 // acquire queues and waits, and words the error.
 func (h *handle) acquire(ctx context.Context, value string) (*queue.Ticket, error) {
-	t, by, err := h.s.tickets.Acquire(ctx, h.kind.ticket, h.name, value)
+	t, by, err := h.s.tickets.Acquire(ctx, h.of().ticket, h.name, value)
 	switch {
 	case err == nil:
 		return t, nil
 	case by != nil:
 		err = fmt.Errorf("%w: %w", err, h.lockedBy(by))
 	}
-	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.kind.take, h.name, err)
+	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.of().take, h.name, err)
 }
 
 // lockedBy tells who holds. Where that is this very value, it says so.
@@ -151,7 +159,7 @@ func (h *handle) notHeld() error {
 	if h.s != nil && h.s.over() != nil {
 		return h.s.over()
 	}
-	return h.kind.notHeld
+	return h.of().notHeld
 }
 
 func (h *handle) context() context.Context {

@@ -21,7 +21,7 @@ func (m *Mutex) Locker() sync.Locker { return locker{m} }
 type locker struct{ m *Mutex }
 
 func (l locker) Lock() {
-	if err := l.m.begin(context.Background(), l.m.kind.take); err != nil {
+	if err := l.m.begin(context.Background(), l.m.of().take); err != nil {
 		panic(err)
 	}
 	for n := 0; ; n++ {

@@ -48,7 +48,7 @@ func (m *Mutex) Lock(ctx context.Context) error {
 }
 
 func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
-	if err := m.begin(ctx, m.kind.take); err != nil {
+	if err := m.begin(ctx, m.of().take); err != nil {
 		return nil, err
 	}
 	for {
@@ -75,7 +75,7 @@ func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
 // one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
 // means that the lock is not held and that nothing stays behind, as for Lock.
 func (m *Mutex) TryLock(ctx context.Context) error {
-	if err := m.begin(ctx, m.kind.take); err != nil {
+	if err := m.begin(ctx, m.of().take); err != nil {
 		return err
 	}
 	if t := m.held(); t != nil && m.s.over() == nil {
@@ -84,7 +84,7 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	m.mu.Lock()
 	seen := m.seen
 	m.mu.Unlock()
-	t, by, err := m.s.tickets.Try(ctx, m.kind.ticket, m.name, m.s.opts.identity, &seen)
+	t, by, err := m.s.tickets.Try(ctx, m.of().ticket, m.name, m.s.opts.identity, &seen)
 	m.mu.Lock()
 	m.seen = seen
 	m.mu.Unlock()

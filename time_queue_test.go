@@ -209,7 +209,7 @@ func TestTimeAWaiterThatIsToldOfItsOwnRemovalDoesNotAsk(t *testing.T) {
 func TestTimeAReleaseThatMustGoThroughEtcdDoesNotWaitForAnothersDeletion(t *testing.T) {
 	for name, c := range map[string]struct {
 		guard bool
-		kind  kind
+		kind  *kind
 	}{
 		"an Election": {false, electionKind}, "a guard was given out": {true, mutexKind},
 	} {

@@ -164,7 +164,7 @@ func (t *Ticket) lingers() bool {
 
 // takeUpLocked takes up an idle ticket for the next hold; nil if there is none. One of another kind, such as an
 // Election's, does not take over what a Mutex holds: then the ticket leaves.
-func (g *group) takeUpLocked(l *Lease, k Kind) *Ticket {
+func (g *group) takeUpLocked(l *Lease, k *Kind) *Ticket {
 	if g == nil || g.idle == nil {
 		return nil
 	}

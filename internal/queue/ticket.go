@@ -23,7 +23,7 @@ type Ticket struct {
 	// These never change.
 	group *group
 	lease *Lease
-	kind  Kind
+	kind  *Kind
 	n     uint64
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
@@ -57,7 +57,7 @@ type generation struct {
 // newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time. Where the
 // Session keeps the lock idle, that is taken up instead, and held. The two are one step: a ticket that idles never has
 // one of its own Session behind it.
-func (q *Tickets) newTicket(l *Lease, k Kind, name, value string) (t *Ticket, takenUp bool) {
+func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, takenUp bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t := q.groups[name].takeUpLocked(l, k); t != nil {

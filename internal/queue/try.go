@@ -19,7 +19,7 @@ type Seen generation
 
 // Try takes the lock if nobody is in the way, and else returns who is. seen is the holder that etcd named at the last try,
 // and is set to the one that it names now.
-func (q *Tickets) Try(ctx context.Context, k Kind, name, value string, seen *Seen) (t *Ticket, by *Contender, err error) {
+func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Seen) (t *Ticket, by *Contender, err error) {
 	for {
 		l, err := q.usable(ctx)
 		if err != nil {
