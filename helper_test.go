@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/tests/v3/framework/integration"
+	"go.uber.org/goleak"
 
 	"github.com/etcdlock/etcdlock"
 )
@@ -15,12 +16,19 @@ import (
 // patience is what an ordinary test gives to what should take no time.
 const patience = 20 * time.Second
 
-// newCluster starts an embedded cluster that ends with the test.
+// promptly is what a busy machine may take for what waits for nothing. The exact times are tested in fake time.
+const promptly = 4 * time.Second
+
+// newCluster starts an embedded cluster that ends with the test. Then no goroutine is left that was not there before.
 func newCluster(t *testing.T, size int) *integration.Cluster {
 	t.Helper()
+	before := goleak.IgnoreCurrent()
 	integration.BeforeTest(t, integration.WithoutGoLeakDetection(), integration.WithoutSkipInShort())
 	clus := integration.NewCluster(t, &integration.ClusterConfig{Size: size, UseBridge: true})
-	t.Cleanup(func() { clus.Terminate(t) })
+	t.Cleanup(func() { // after those of the Sessions and clients, which are registered later
+		clus.Terminate(t)
+		goleak.VerifyNone(t, before)
+	})
 	return clus
 }
 
@@ -55,10 +63,17 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// eventually waits until cond holds.
+// eventually waits until cond holds. It asks on the caller's goroutine, so that cond may use require, which on any other
+// could not end the test.
 func eventually(t *testing.T, cond func() bool, what string, args ...any) {
 	t.Helper()
-	require.Eventuallyf(t, cond, patience, 5*time.Millisecond, what, args...)
+	end := time.Now().Add(patience)
+	pause := time.NewTicker(5 * time.Millisecond)
+	defer pause.Stop()
+	for !cond() {
+		require.Falsef(t, time.Now().After(end), what, args...)
+		<-pause.C
+	}
 }
 
 // keysUnder lists what etcd has under a prefix.

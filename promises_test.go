@@ -88,7 +88,7 @@ func TestARequestThatArrivesAfterTheCleanUpIsSwept(t *testing.T) {
 	require.NoError(t, err)
 	start := time.Now()
 	eventually(t, func() bool { return len(keysUnder(t, client, "stray/")) == 0 }, "the stray is gone")
-	assert.Less(t, time.Since(start), s.TTL()/3+time.Second)
+	assert.Less(t, time.Since(start), s.TTL()/3+promptly)
 }
 
 func TestTheClientSendingTwiceIsOneTicket(t *testing.T) {
@@ -215,7 +215,7 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 	start := time.Now()
 	cancel()
 	require.ErrorIs(t, <-queued, context.Canceled)
-	require.Less(t, time.Since(start), time.Second)
+	require.Less(t, time.Since(start), promptly)
 	until := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	type call struct {
 		name string
@@ -255,7 +255,7 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		err := c.call(within(t, 100*time.Millisecond))
 		require.ErrorIs(t, err, context.DeadlineExceeded, c.name)
 		assert.NotErrorIs(t, err, etcdlock.ErrLocked, c.name)
-		require.Less(t, time.Since(start), 1100*time.Millisecond, c.name)
+		require.Less(t, time.Since(start), promptly, c.name)
 	}
 }
 
@@ -267,10 +267,10 @@ func TestNothingHangsWithoutAContextWhenTheClusterIsGone(t *testing.T) {
 	cut(t, clus)
 	start := time.Now()
 	require.Error(t, m.Unlock(context.Background()))
-	assert.Less(t, time.Since(start), s.TTL()+time.Second)
+	assert.Less(t, time.Since(start), s.TTL()+promptly)
 	start = time.Now()
 	require.NoError(t, s.Close(), "its lease is over: nothing can be given back")
-	assert.Less(t, time.Since(start), time.Second)
+	assert.Less(t, time.Since(start), promptly)
 }
 
 func TestAWaiterQueuesAgainWhenItsTicketOrItsLeaseGoes(t *testing.T) {
@@ -352,7 +352,7 @@ func TestRemovalBehindOurBackEndsTheHold(t *testing.T) {
 	case <-soon(t).Done():
 		t.Fatal("not noticed")
 	}
-	assert.Less(t, time.Since(start), s.TTL()/3+time.Second)
+	assert.Less(t, time.Since(start), s.TTL()/3+promptly)
 	require.ErrorIs(t, context.Cause(held), etcdlock.ErrLost)
 	require.ErrorIs(t, a.Unlock(soon(t)), etcdlock.ErrLost)
 	require.NoError(t, b.Context().Err(), "the other hold is not touched")

@@ -12,7 +12,7 @@ import (
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
-// Renewals over slow roads and with frozen members, in fake time. For the deadline itself see time_test.go.
+// Renewals over slow roads and with frozen members, in fake time. For the deadline itself see lease_deadline_test.go.
 
 func TestTimeASlowRoadLosesNoHold(t *testing.T) {
 	const ttl = 4 * time.Second
