@@ -17,6 +17,9 @@ import (
 // found runs f in a bubble with a cluster, and a Session of a client of its own for each call of open.
 func found(t *testing.T, f func(t *testing.T, etcd *memetcd.Server, open func(ttl time.Duration) *Session)) {
 	t.Helper()
+	before := lease.Suspended
+	lease.Suspended = func() time.Duration { return 0 } // else the machine's own clock would decide, in real time
+	defer func() { lease.Suspended = before }()
 	synctest.Test(t, func(t *testing.T) {
 		etcd := memetcd.New(memetcd.Config{})
 		t.Cleanup(func() {

@@ -106,8 +106,9 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	h.mu.Lock()
 	t, again := h.hold, false
 	switch {
-	case only != nil && t != only:
-		t = nil
+	case only != nil && t != only: // somebody else has released it; its context keeps why it ended
+		h.mu.Unlock()
+		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, context.Cause(only.Hold()))
 	case t != nil:
 		h.hold = nil // the value is free for its next hold before the ticket is touched
 		if h.freed != nil {

@@ -32,9 +32,9 @@ type leases struct {
 	lastErr error         // what the last renewal or grant failed with, nil after a success
 }
 
-func newLeases(c *rpc.Client, tasks *task.Group, o options) *leases {
+func newLeases(c *rpc.Client, tasks *task.Group, ttl time.Duration, log *slog.Logger) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: o.ttl, log: o.log, now: make(chan struct{}, 1), next: make(chan struct{}),
+		client: c, tasks: tasks, ttl: ttl, log: log, now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }
 

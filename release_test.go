@@ -170,3 +170,31 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 		require.Empty(t, e.keys)
 	})
 }
+
+func TestTimeDoTellsALossAlsoWhenSomebodyElseHasUnlocked(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		m := NewMutex(s, "/time/lock")
+		err := m.Do(t.Context(), func(ctx context.Context) error {
+			e.remove(m.Key())
+			<-ctx.Done()
+			require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+			return nil
+		})
+		require.ErrorIs(t, err, ErrLost)
+	})
+}
+
+func TestTimeRunTellsThatItsLossWasFollowedByAnotherCampaign(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		lead := NewElection(s, "/time/lead")
+		err := lead.Run(t.Context(), "v", func(ctx context.Context) error {
+			e.remove(lead.Key())
+			<-ctx.Done()
+			require.NoError(t, lead.Campaign(t.Context(), "w"))
+			return nil
+		})
+		require.ErrorIs(t, err, ErrCampaigning, "the lead was lost, and the next one is not its own")
+	})
+}

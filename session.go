@@ -43,6 +43,7 @@ type Session struct {
 //	leases.renewLoop       renews the lease and gets the next one; from NewSession on
 //	leases.abandon         revokes a lost lease
 //	renewal.start          one for each request of a renewal
+//	lines.write            hands on log lines, while there are any
 //	queue: WatchHeld       one watch on one held ticket; from NewSession on
 //	       checkAll, sweep what is done for the tickets once per renewal, and checkAll's requests
 //	       checkAt         the check soon after some grants
@@ -83,8 +84,9 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	}
 	s := &Session{opts: o, client: rpc.New(client), tasks: task.New(), closed: make(chan struct{})}
 	s.client.Answered(took)
-	s.leases = newLeases(s.client, s.tasks, o)
-	s.tickets = queue.New(s.client, s.tasks, s.leases, o.log, o.linger)
+	log := logBeside(o.log, s.tasks)
+	s.leases = newLeases(s.client, s.tasks, o.ttl, log)
+	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger)
 	s.leases.begin(s.tickets, l)
 	if len(client.Endpoints()) == 1 {
 		o.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost",

@@ -90,6 +90,11 @@ func (t *Ticket) blocker() *Contender {
 	return by
 }
 
+// sharesLocked reports whether a ticket of class c may hold beside the one of ours that holds.
+func (g *group) sharesLocked(c Class) bool {
+	return g.holder != nil && g.holder.kind.Class == c && c.limit == 0
+}
+
 // ownHolderLocked tells that a ticket of this Session holds, which needs no asking.
 func (g *group) ownHolderLocked() *Contender {
 	if t := g.holder; t != nil && t.state == held && !t.hold.Lost() {

@@ -37,10 +37,11 @@ func (c Class) alone() bool { return c.limit == 1 }
 type keyRange struct{ from, to string }
 
 // gates are the ranges of keys under a prefix in which an earlier ticket excludes one of this class. A class that shares
-// its turn leaves out its own keys: readers never look at readers.
+// its turn without limit leaves out its own keys: readers never look at readers. Of a limited one each waits for all before
+// it, as an exclusive one does, which lets too few hold and never too many.
 func (c Class) gates(prefix string) []keyRange {
 	end := prefix[:len(prefix)-1] + "0" // what comes after "/"
-	if c.word == "" {
+	if c.limit > 0 {
 		return []keyRange{{prefix, end}}
 	}
 	own := prefix + c.word

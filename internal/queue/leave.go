@@ -113,7 +113,7 @@ func (t *Ticket) Removed(at int64) {
 	t.recheckLocked()
 	q.mu.Unlock()
 	if hold != nil {
-		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.Name, "ticket", t.key, "token", t.rev)
 		hold.Lose()
+		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.Name, "ticket", t.key, "token", t.rev)
 	}
 }

@@ -31,6 +31,9 @@ func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Se
 		}
 		q.mu.Lock()
 		by := t.group.ownHolderLocked()
+		if t.group.sharesLocked(k.Class) {
+			by = nil // etcd tells who else is in the way
+		}
 		q.mu.Unlock()
 		if by != nil {
 			t.forget()
@@ -199,7 +202,7 @@ func (t *Ticket) firstInTheWay(ctx context.Context) (*Contender, int64, error) {
 		return nil, 0, err
 	}
 	for _, c := range all {
-		if class, _ := Classify(c.Key[len(t.group.prefix):]); class != t.kind.Class || class.alone() || c.Key == t.key {
+		if class, _ := Classify(c.Key[len(t.group.prefix):]); class != t.kind.Class || class.limit > 0 || c.Key == t.key {
 			return c, rev, nil
 		}
 	}

@@ -1,0 +1,198 @@
+package etcdlock
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/memetcd"
+	"github.com/etcdlock/etcdlock/internal/queue"
+)
+
+// Tickets of all classes in one queue, of several Sessions, with foreign keys put by hand and faults on the way.
+
+var mixedKinds = []queue.Kind{
+	mutexKind.ticket, electionKind.ticket,
+	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
+	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld, Handoff: true},
+	{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld},
+}
+
+func mixed(t *testing.T, seed uint64, kinds []queue.Kind, try bool) (bad []string) {
+	before := lease.Suspended
+	lease.Suspended = func() time.Duration { return 0 }
+	defer func() { lease.Suspended = before }()
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		etcd := memetcd.New(memetcd.Config{Members: 1 + r.IntN(3), MaxTxnOps: []int{128, 4, 5}[r.IntN(3)]})
+		var mu sync.Mutex
+		jr := rand.New(rand.NewPCG(seed, 2))
+		faulty := r.IntN(2) == 0
+		type on struct {
+			kind queue.Kind
+			tk   *queue.Ticket
+		}
+		active := map[*queue.Ticket]on{}
+		say := func(f string, a ...any) { bad = append(bad, fmt.Sprintf(f, a...)) }
+		var sessions []*Session
+		var cancels []context.CancelFunc
+		defer func() {
+			for _, s := range sessions {
+				_ = s.Close()
+			}
+			for _, c := range cancels {
+				c()
+			}
+			etcd.Close()
+			time.Sleep(time.Minute)
+		}()
+		for i := range 2 + r.IntN(2) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancels = append(cancels, cancel)
+			var opts []Option
+			if r.IntN(4) == 0 {
+				opts = append(opts, WithLinger(300*time.Millisecond))
+			}
+			s, err := NewSession(ctx, etcd.Client(ctx), append(opts, WithTTL(5*time.Second), WithIdentity(fmt.Sprint("s", i)))...)
+			if err != nil {
+				return
+			}
+			sessions = append(sessions, s)
+		}
+		if faulty {
+			etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+				mu.Lock()
+				defer mu.Unlock()
+				switch n := jr.IntN(30); n {
+				case 0:
+					v.AnswerLost = true
+				case 1:
+					v.Delay = time.Duration(jr.IntN(800)) * time.Millisecond
+				case 2:
+					v.Lost = true
+				case 3:
+					v.AnswerDelay = time.Duration(jr.IntN(800)) * time.Millisecond
+				}
+				return v
+			})
+		}
+		var wg sync.WaitGroup
+		for i := range 4 + r.IntN(6) {
+			s, own := sessions[r.IntN(len(sessions))], rand.New(rand.NewPCG(seed, uint64(10+i)))
+			wg.Go(func() {
+				var seen queue.Seen
+				for range 6 {
+					time.Sleep(time.Duration(own.IntN(300)) * time.Millisecond)
+					k := kinds[own.IntN(len(kinds))]
+					limit, patient := time.Minute, true
+					if own.IntN(4) == 0 {
+						limit, patient = time.Duration(own.IntN(300))*time.Millisecond, false
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), limit)
+					var tk *queue.Ticket
+					var err error
+					if try && own.IntN(3) == 0 {
+						var by *queue.Contender
+						patient = false
+						tk, by, err = s.tickets.Try(ctx, k, "a", s.opts.identity, &seen)
+						if err == nil && by != nil {
+							err = ErrLocked
+						}
+					} else {
+						tk, _, err = s.tickets.Acquire(ctx, k, "a", s.opts.identity)
+					}
+					cancel()
+					if err != nil {
+						if patient {
+							mu.Lock()
+							say("stuck: %v %v", k.Class, err)
+							mu.Unlock()
+						}
+						continue
+					}
+					mu.Lock()
+					if tk.Hold().Err() == nil {
+						for o, on := range active {
+							if o.Hold().Err() == nil && (on.kind.Class != k.Class || k.Class != queue.Reader) {
+								say("two hold: %s(%d) beside %s(%d) %v", tk.Key(), tk.Token(), o.Key(), o.Token(), faulty)
+							}
+						}
+						for _, kv := range etcd.Keys("a/") {
+							if string(kv.Key) != "a/b/nested" && string(kv.Value) == "foreign" && kv.CreateRevision < tk.Token() {
+								if c, _ := queue.Classify(string(kv.Key)[2:]); c != k.Class || c != queue.Reader {
+									say("beside foreign: %s(%d) %s(%d)", tk.Key(), tk.Token(), kv.Key, kv.CreateRevision)
+								}
+							}
+						}
+						active[tk] = on{k, tk}
+					}
+					mu.Unlock()
+					time.Sleep(time.Duration(own.IntN(100)) * time.Millisecond)
+					mu.Lock()
+					delete(active, tk)
+					mu.Unlock()
+					ctx, cancel = context.WithTimeout(context.Background(), 20*time.Second)
+					_ = tk.Release(ctx, false)
+					cancel()
+				}
+			})
+		}
+		own := rand.New(rand.NewPCG(seed, 3))
+		for range own.IntN(6) {
+			time.Sleep(time.Duration(own.IntN(400)) * time.Millisecond)
+			key := []string{"a/read-by-hand", "a/of-3-x-1", "a/hand", "a/b/nested"}[own.IntN(4)]
+			etcd.Put(key, "foreign", 0)
+			time.Sleep(time.Duration(own.IntN(400)) * time.Millisecond)
+			etcd.Delete(key)
+		}
+		wg.Wait()
+		etcd.Judge(nil)
+		time.Sleep(20 * time.Second)
+		if kvs := etcd.Keys("a/"); len(kvs) > 0 {
+			say("left behind: %v", kvs)
+		}
+	})
+	return bad
+}
+
+func TestTicketsOfAllClassesExcludeEachOtherAndAreNeverStuck(t *testing.T) {
+	for seed := uint64(1); seed <= 500; seed++ {
+		require.Empty(t, mixed(t, seed, mixedKinds, seed%2 == 0), "seed %d", seed)
+	}
+}
+
+func TestNoMorePermitsHoldThanThereAre(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(3 * time.Second)
+		n := 0
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			_, _, err := s.tickets.Acquire(ctx, queue.Kind{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld}, "a", "v")
+			cancel()
+			if err == nil {
+				n++
+			}
+		}
+		require.LessOrEqual(t, n, 2)
+	})
+}
+
+func TestAReaderTriesBesideAReaderOfItsSession(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(3 * time.Second)
+		reader := queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld}
+		_, _, err := s.tickets.Acquire(t.Context(), reader, "a", "v")
+		require.NoError(t, err)
+		var seen queue.Seen
+		_, by, err := s.tickets.Try(t.Context(), reader, "a", "v", &seen)
+		require.NoError(t, err)
+		require.Nil(t, by)
+	})
+}

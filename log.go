@@ -1,0 +1,76 @@
+package etcdlock
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/etcdlock/etcdlock/internal/task"
+)
+
+// linesKept is how many lines may wait for a log that blocks; what comes after them is dropped.
+const linesKept = 64
+
+// beside is a log handler that keeps nobody waiting: what renews, checks and ends holds must not hang on the caller's log.
+// One goroutine of the Session hands on the lines, in order.
+type beside struct {
+	slog.Handler
+	*lines
+}
+
+type lines struct {
+	tasks *task.Group
+
+	mu      sync.Mutex // guards what follows; under it a goroutine is started, and nothing is logged
+	waiting []func()
+	running bool
+}
+
+// logBeside returns log for what runs in the background of a Session.
+func logBeside(log *slog.Logger, tasks *task.Group) *slog.Logger {
+	return slog.New(beside{log.Handler(), &lines{tasks: tasks}})
+}
+
+// Handle takes one line; see slog.Handler.
+func (b beside) Handle(ctx context.Context, r slog.Record) error {
+	ctx, r = context.WithoutCancel(ctx), r.Clone()
+	b.put(func() { _ = b.Handler.Handle(ctx, r) })
+	return nil
+}
+
+// WithAttrs and WithGroup keep the lines of one Session in order; see slog.Handler.
+func (b beside) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return beside{b.Handler.WithAttrs(attrs), b.lines}
+}
+
+// WithGroup is as WithAttrs.
+func (b beside) WithGroup(name string) slog.Handler {
+	return beside{b.Handler.WithGroup(name), b.lines}
+}
+
+func (l *lines) put(line func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == linesKept {
+		return
+	}
+	l.waiting = append(l.waiting, line)
+	if !l.running {
+		l.running = l.tasks.Go(l.write) // false once the Session is closed: nobody wants to know any more
+	}
+}
+
+func (l *lines) write() {
+	for {
+		l.mu.Lock()
+		if len(l.waiting) == 0 {
+			l.running = false
+			l.mu.Unlock()
+			return
+		}
+		line := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		l.mu.Unlock()
+		line()
+	}
+}

@@ -1,0 +1,57 @@
+package etcdlock
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// stuckLog is a handler that never returns from a line of some level, until it is let go.
+type stuckLog struct {
+	slog.Handler
+	at  slog.Level
+	let chan struct{}
+}
+
+func (h stuckLog) Enabled(context.Context, slog.Level) bool { return true }
+func (h stuckLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level == h.at {
+		<-h.let
+	}
+	return nil
+}
+
+func TestTimeALogThatBlocksKeepsNoHoldAlive(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		let := make(chan struct{})
+		defer close(let)
+		s := e.session(t, WithLogger(slog.New(stuckLog{slog.DiscardHandler, slog.LevelWarn, let})))
+		m := locked(t, s)
+		e.remove(m.Key())
+		until(time.Now().Add(6 * time.Second))
+		require.ErrorIs(t, context.Cause(m.Context()), ErrLost)
+	})
+}
+
+func TestTimeALogThatBlocksKeepsTheNextLeaseFromNobody(t *testing.T) {
+	for _, level := range []slog.Level{slog.LevelWarn, slog.LevelInfo} {
+		t.Run(level.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				let := make(chan struct{})
+				defer close(let)
+				s := e.session(t, WithLogger(slog.New(stuckLog{slog.DiscardHandler, level, let})))
+				e.expire(s.Lease())
+				until(time.Now().Add(30 * time.Second))
+				m := NewMutex(s, "/time/lock")
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.NoError(t, m.Lock(ctx))
+				until(time.Now().Add(30 * time.Second))
+				require.NoError(t, m.Context().Err(), "the next lease is renewed")
+			})
+		})
+	}
+}
