@@ -18,14 +18,14 @@ import (
 
 // Tickets of all classes in one queue, of several Sessions, with foreign keys put by hand and faults on the way.
 
-var mixedKinds = []queue.Kind{
+var mixedKinds = []*queue.Kind{
 	mutexKind.ticket, electionKind.ticket,
 	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
 	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld, Handoff: true},
 	{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld},
 }
 
-func mixed(t *testing.T, seed uint64, kinds []queue.Kind, try bool) (bad []string) {
+func mixed(t *testing.T, seed uint64, kinds []*queue.Kind, try bool) (bad []string) {
 	before := lease.Suspended
 	lease.Suspended = func() time.Duration { return 0 }
 	defer func() { lease.Suspended = before }()
@@ -174,7 +174,7 @@ func TestNoMorePermitsHoldThanThereAre(t *testing.T) {
 		n := 0
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			_, _, err := s.tickets.Acquire(ctx, queue.Kind{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld}, "a", "v")
+			_, _, err := s.tickets.Acquire(ctx, &queue.Kind{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld}, "a", "v")
 			cancel()
 			if err == nil {
 				n++
@@ -187,7 +187,7 @@ func TestNoMorePermitsHoldThanThereAre(t *testing.T) {
 func TestAReaderTriesBesideAReaderOfItsSession(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(3 * time.Second)
-		reader := queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld}
+		reader := &queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld}
 		_, _, err := s.tickets.Acquire(t.Context(), reader, "a", "v")
 		require.NoError(t, err)
 		var seen queue.Seen
