@@ -26,6 +26,7 @@ var mixedKinds = []*queue.Kind{
 }
 
 func mixed(t *testing.T, seed uint64, kinds []*queue.Kind, try bool) (bad []string) {
+	t.Helper()
 	before := lease.Suspended
 	lease.Suspended = func() time.Duration { return 0 }
 	defer func() { lease.Suspended = before }()
@@ -36,7 +37,7 @@ func mixed(t *testing.T, seed uint64, kinds []*queue.Kind, try bool) (bad []stri
 		jr := rand.New(rand.NewPCG(seed, 2))
 		faulty := r.IntN(2) == 0
 		type on struct {
-			kind queue.Kind
+			kind *queue.Kind
 			tk   *queue.Ticket
 		}
 		active := map[*queue.Ticket]on{}
