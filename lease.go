@@ -55,6 +55,27 @@ func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (l *
 	return lease.New(resp.ID, ttl, resp.TTL, sent), time.Since(began), nil
 }
 
+// firstGrant asks for the Session's first lease for as long as ctx allows, an attempt at a time, and says in the log why it
+// waits: after about a second, and then ever more seldom.
+func firstGrant(ctx context.Context, client *rpc.Client, o options) (l *lease.Lease, err error) {
+	begin, quiet := time.Now(), time.Second
+	err = client.Retry(ctx, func(actx context.Context) error {
+		granted, took, err := grant(actx, client.Client, o.ttl)
+		if err == nil {
+			l = granted
+			client.Answered(took)
+			return nil
+		}
+		if waited := time.Since(begin); waited >= quiet && ctx.Err() == nil && rpc.Transient(err) && !client.Closed() {
+			quiet = waited + min(waited, time.Minute)
+			o.log.Warn("etcdlock: NewSession waits for etcd", "endpoints", client.Endpoints(), "waited", waited,
+				"error", client.Why(rpc.Unanswered(err)))
+		}
+		return err
+	})
+	return l, err
+}
+
 func (ls *leases) current() *queue.Lease {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -82,7 +103,7 @@ func (ls *leases) Live(ctx context.Context) (*queue.Lease, error) {
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return nil, rpc.Over(ctx, lastErr)
+			return nil, ls.client.Over(ctx, lastErr)
 		case <-ls.tasks.Closing().Done():
 		}
 	}
@@ -118,7 +139,7 @@ func (ls *leases) renewLoop() {
 		}
 		keys := ls.tickets.Drop(l)
 		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "cause", context.Cause(l.Context()),
-			"tickets", len(keys), "last error", ls.LastErr())
+			"last renewed", l.Age(), "tickets", len(keys), "last error", ls.client.Why(ls.LastErr()))
 		ls.abandon(l, keys)
 	}
 }
@@ -181,7 +202,7 @@ func (ls *leases) nextLease() *queue.Lease {
 		if ls.refuse(err) {
 			level = slog.LevelError
 		}
-		ls.log.Log(ls.tasks.Back(), level, "etcdlock: no lease granted", "error", err)
+		ls.log.Log(ls.tasks.Back(), level, "etcdlock: no lease granted", "error", ls.client.Why(rpc.Unanswered(err)))
 		pace.Wait(ls.tasks.Closing())
 	}
 	return nil

@@ -77,7 +77,8 @@ func WithIdentity(identity string) Option {
 //
 //   - Error: what etcd refuses for good, so that it takes an operator to mend it: a renewal, the next lease, a check of
 //     tickets, and what a Locker meets.
-//   - Warn: a lost lease, and a ticket that others removed, each with the holds that went with it.
+//   - Warn: a NewSession that waits for etcd; a lost lease, and a ticket that others removed, each with the holds that went
+//     with it.
 //   - Info: the next lease, and a client with a single endpoint.
 //   - Debug: a single renewal that failed while later ones may not, and clean-up.
 func WithLogger(log *slog.Logger) Option {

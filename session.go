@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,7 +58,10 @@ type Session struct {
 // last of them ends and awaits it. What timers and the ends of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
-// does not end the Session. It fails with etcd's error if no lease is granted, and for a nil client or a bad option.
+// does not end the Session. It fails for a nil client, a bad option, and at once with etcd's error where etcd refuses the
+// lease for good. While etcd cannot be reached it tries for as long as ctx allows, and says why in the log, at Warn; so
+// without a deadline it waits until there is an etcd. The error then tells the endpoints, the state of the connection and
+// what it failed with.
 //
 // The client stays the caller's; Close does not close it. Its configuration matters: see the README on several
 // endpoints and DialKeepAliveTime.
@@ -78,12 +82,12 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	if client.Ctx().Err() != nil {
 		return nil, fmt.Errorf("etcdlock: new session: %w", ErrClientClosed)
 	}
-	l, took, err := grant(ctx, client, o.ttl)
-	if err != nil {
-		return nil, fmt.Errorf("etcdlock: new session: no lease granted: %w", err)
-	}
 	s := &Session{opts: o, client: rpc.New(client), tasks: task.New(), closed: make(chan struct{})}
-	s.client.Answered(took)
+	l, err := firstGrant(ctx, s.client, o)
+	if err != nil {
+		s.client.Release()
+		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
+	}
 	log := logBeside(o.log, s.tasks)
 	s.leases = newLeases(s.client, s.tasks, o.ttl, log)
 	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger)

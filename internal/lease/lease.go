@@ -142,6 +142,13 @@ func (l *Lease) Due(every time.Duration) time.Duration {
 	return max(l.from.Add(every).Sub(Now()), 0)
 }
 
+// Age is the time since S.
+func (l *Lease) Age() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Now().Sub(l.from)
+}
+
 // Left is the time until the deadline, at least 0.
 func (l *Lease) Left() time.Duration {
 	l.mu.Lock()

@@ -69,7 +69,7 @@ func (q *Tickets) why(ctx context.Context, err error) error {
 	case q.tasks.Closing().Err() != nil:
 		return q.over()
 	case ctx.Err() != nil && (err == ctx.Err() || !errors.Is(err, ctx.Err())): //nolint:errorlint // bare, without etcd's word
-		return rpc.Over(ctx, q.leases.LastErr())
+		return q.c.Over(ctx, q.leases.LastErr())
 	}
 	return err
 }

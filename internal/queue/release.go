@@ -62,7 +62,7 @@ func (t *Ticket) awaitGone(ctx context.Context, enough <-chan time.Time) error {
 			if cause := context.Cause(t.lease.Context()); cause != nil && !errors.Is(cause, lease.ErrLost) {
 				return cause // the Session is over
 			}
-			return unconfirmed(errors.New("the lease ended first"), last)
+			return unconfirmed(errors.New("the lease ended first"), q.c.Why(last))
 		case d.refused != nil:
 			return unconfirmed(d.refused, nil)
 		}
@@ -73,9 +73,9 @@ func (t *Ticket) awaitGone(ctx context.Context, enough <-chan time.Time) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return unconfirmed(ctx.Err(), last)
+			return unconfirmed(ctx.Err(), q.c.Why(last))
 		case <-enough:
-			return unconfirmed(errors.New("the hold would have ended by now"), last)
+			return unconfirmed(errors.New("the hold would have ended by now"), q.c.Why(last))
 		case <-leaseOver:
 		}
 	}

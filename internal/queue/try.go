@@ -9,7 +9,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
-	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file takes a lock only if it is free.
@@ -98,7 +97,7 @@ func (g *group) settle(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return rpc.Over(ctx, last)
+			return q.c.Over(ctx, last)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (c *Client) Retry(ctx context.Context, f func(context.Context) error) error
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return Over(ctx, last)
+			return c.Over(ctx, last)
 		case c.Closed():
 			return ErrClientClosed
 		case !Transient(err):
@@ -59,7 +59,7 @@ func (c *Client) Retry(ctx context.Context, f func(context.Context) error) error
 		}
 		last = Unanswered(err)
 		if !pace.Wait(ctx) {
-			return Over(ctx, last)
+			return c.Over(ctx, last)
 		}
 	}
 }
@@ -76,7 +76,7 @@ func (c *Client) Once(ctx context.Context, f func(context.Context) error) error 
 	case c.Closed():
 		return ErrClientClosed
 	default:
-		return Unanswered(err)
+		return c.Why(Unanswered(err))
 	}
 }
 

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -50,15 +49,6 @@ func Code(err error) codes.Code {
 		return e.Code()
 	}
 	return status.Code(err)
-}
-
-// Over is the error of a call whose context ended: it matches the context's error and, where etcd was the reason for the
-// delay, what etcd said last.
-func Over(ctx context.Context, last error) error {
-	if last == nil {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%w; last from etcd: %w", ctx.Err(), last)
 }
 
 // refusal makes the end of a watch an error that Transient understands: etcd sends the reason as a text.

@@ -55,7 +55,7 @@ func (w *Watch) Start(ctx context.Context, c *Client, moved func(from int64), ke
 		cancel()
 		switch err := first.Err(); {
 		case ctx.Err() != nil:
-			return 0, Over(ctx, last)
+			return 0, c.Over(ctx, last)
 		case c.Closed():
 			return 0, ErrClientClosed
 		case err == nil:
@@ -78,7 +78,7 @@ func (w *Watch) Start(ctx context.Context, c *Client, moved func(from int64), ke
 			}
 		}
 		if !pace.Wait(ctx) {
-			return 0, Over(ctx, last)
+			return 0, c.Over(ctx, last)
 		}
 	}
 }
