@@ -57,23 +57,36 @@ func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (l *
 
 // firstGrant asks for the Session's first lease for as long as ctx allows, an attempt at a time, and says in the log why it
 // waits: after about a second, and then ever more seldom.
-func firstGrant(ctx context.Context, client *rpc.Client, o options) (l *lease.Lease, err error) {
+func firstGrant(ctx context.Context, client *rpc.Client, o options) (*lease.Lease, error) {
+	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
 	begin, quiet := time.Now(), time.Second
-	err = client.Retry(ctx, func(actx context.Context) error {
-		granted, took, err := grant(actx, client.Client, o.ttl)
-		if err == nil {
-			l = granted
+	var last error
+	for n := 0; ; n++ {
+		// Longer each time: the path may be slow. An answer that comes later than the TTL is of no use.
+		actx, cancel := context.WithTimeout(ctx, min(2*time.Second<<min(n, 20), o.ttl))
+		l, took, err := grant(actx, client.Client, o.ttl)
+		cancel()
+		switch {
+		case err == nil:
 			client.Answered(took)
-			return nil
+			return l, nil
+		case ctx.Err() != nil:
+			return nil, client.Over(ctx, last)
+		case client.Closed():
+			return nil, ErrClientClosed
+		case !rpc.Transient(err):
+			return nil, err
 		}
-		if waited := time.Since(begin); waited >= quiet && ctx.Err() == nil && rpc.Transient(err) && !client.Closed() {
+		last = rpc.Unanswered(err)
+		if waited := time.Since(begin); waited >= quiet {
 			quiet = waited + min(waited, time.Minute)
 			o.log.Warn("etcdlock: NewSession waits for etcd", "endpoints", client.Endpoints(), "waited", waited,
-				"error", client.Why(rpc.Unanswered(err)))
+				"error", client.Why(last))
 		}
-		return err
-	})
-	return l, err
+		if !pace.Wait(ctx) {
+			return nil, client.Over(ctx, last)
+		}
+	}
 }
 
 func (ls *leases) current() *queue.Lease {
