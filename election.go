@@ -104,9 +104,9 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 
 // Resign steps down. It returns nil when etcd has confirmed that the ticket is gone; from the moment it is called the
 // value does not lead, whatever it returns. ErrLost: it had ceased to lead before. ErrNotLeader: it did not lead;
-// ErrClosed: nobody of a closed Session does. Another error says that the deletion is not confirmed yet; it goes on in
+// ErrClosed: nobody of a closed Session does. ErrUnconfirmed says that the deletion is not confirmed yet; it goes on in
 // the background, and Resign called again before the next Campaign reports how that went. It returns when ctx ends and,
-// with etcd out of reach, by the hold's own deadline at the latest.
+// with etcd out of reach, by the hold's deadline as it is at the call; see Mutex.Unlock for a ctx that is over already.
 func (e *Election) Resign(ctx context.Context) error { return e.release(ctx, nil) }
 
 // Leader asks etcd who leads, whoever that is; ErrNoLeader if nobody does. It retries while etcd is away, until ctx

@@ -148,10 +148,12 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 //
 //   - ErrLost: the hold had ended before. What was done under it was not protected to its end.
 //   - ErrNotHeld: nothing was held; ErrClosed: nothing is held, since the Session was closed.
-//   - another error, such as ctx.Err(): the deletion is not confirmed yet. It goes on in the background, at worst until
-//     the lease ends. Called again before the next Lock, Unlock reports how that went.
+//   - ErrUnconfirmed, which comes with ctx.Err() or with what etcd said: the deletion is not confirmed yet. It goes on in
+//     the background, at worst until the lease ends. Called again before the next Lock, Unlock reports how that went.
 //
-// It returns when ctx ends and, with etcd out of reach, by the hold's own deadline at the latest.
+// It returns when ctx ends and, with etcd out of reach, by the hold's deadline as it is at the call. A ctx that is over
+// already, as that of a request often is by the time of a deferred Unlock, leaves no time for the confirmation: then pass
+// context.WithoutCancel(ctx), with a deadline of your own if you want one.
 func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
 
 // Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the

@@ -102,10 +102,10 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	return s, nil
 }
 
-// Lease returns the lease at the moment. It changes when a lost one is replaced.
+// Lease returns the lease at the moment. It changes when a lost one is replaced; until then it is that of the lost one.
 func (s *Session) Lease() clientv3.LeaseID { return s.leases.current().ID }
 
-// TTL returns the time to live that etcd granted to the lease at the moment.
+// TTL returns the time to live that etcd granted to that lease.
 func (s *Session) TTL() time.Duration { return s.leases.current().TTL }
 
 // Identity returns what others see as the holder.
