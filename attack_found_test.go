@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,10 +115,8 @@ func TestAnUnlockThatCloseOvertakesIsNoLoss(t *testing.T) {
 
 func TestAMachineThatSleptDoesNotWaitLongerForAnswers(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		var slept time.Duration
-		before := lease.Suspended
-		lease.Suspended = func() time.Duration { return slept }
-		defer func() { lease.Suspended = before }()
+		var slept atomic.Int64
+		lease.Suspended = func() time.Duration { return time.Duration(slept.Load()) } // until found ends
 		s, asked := open(15*time.Second), make(chan struct{})
 		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
 			switch q.Kind {
@@ -132,8 +131,8 @@ func TestAMachineThatSleptDoesNotWaitLongerForAnswers(t *testing.T) {
 		old := s.Lease()
 		<-asked
 		time.Sleep(100 * time.Millisecond)
-		slept = 10 * time.Second
-		etcd.Advance(slept)
+		slept.Store(int64(10 * time.Second))
+		etcd.Advance(10 * time.Second)
 		for s.Lease() == old {
 			time.Sleep(10 * time.Millisecond)
 		}

@@ -93,6 +93,8 @@ func (c *conn) judge(r Request) (Request, Verdict) {
 	c.s.mu.Unlock()
 	var v Verdict
 	if judge != nil {
+		c.s.judging.Lock()
+		defer c.s.judging.Unlock()
 		v = judge(r)
 	}
 	return r, v

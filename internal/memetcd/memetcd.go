@@ -57,8 +57,9 @@ const (
 
 // Server is the cluster. Its methods may be called by any goroutine. Close it.
 type Server struct {
-	cfg  Config
-	over chan struct{} // closed by Close
+	judging sync.Mutex // lets one question to judge follow another; taken before mu, by way of what judge asks
+	cfg     Config
+	over    chan struct{} // closed by Close
 
 	mu        sync.Mutex // guards what follows; never held while waiting
 	judge     func(Request) Verdict
@@ -127,7 +128,7 @@ func (s *Server) Close() {
 	}
 }
 
-// Judge changes who decides about requests from now on.
+// Judge changes who decides about requests from now on. It is asked about one request at a time, and must not wait.
 func (s *Server) Judge(judge func(Request) Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
