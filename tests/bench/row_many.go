@@ -44,7 +44,7 @@ func many(ctx context.Context, e *env, r *report) error {
 			if err := m.Lock(ctx); err != nil {
 				return err
 			}
-			holds[i] = m.Context()
+			holds[i] = m.Context() //nolint:fatcontext // one for each lock: none is made from another
 		}
 		return nil
 	})
