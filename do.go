@@ -3,12 +3,9 @@ package etcdlock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/queue"
-	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file runs work under a hold: the work ends before the ticket is touched.
@@ -33,41 +30,12 @@ func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err
 	return m.work(ctx, t, fn)
 }
 
-// needs checks what Do and Run are given.
-func (h *handle) needs(ctx context.Context, verb string, fn func(context.Context) error) error {
-	if err := h.begin(ctx, verb); err != nil {
-		return err
-	}
-	if fn == nil {
-		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, h.name)
-	}
-	return nil
-}
-
-// work runs fn under the hold. The Session's Close waits for it.
-func (h *handle) work(ctx context.Context, t *queue.Ticket, fn func(ctx context.Context) error) error {
-	hold := t.Hold()
-	if !h.s.tasks.Begin(hold.Context) { // the one inside: Close does not ask the clock
-		return h.s.over()
-	}
-	defer h.s.tasks.End(hold.Context)
-	work, stop := lease.NewWork(ctx, hold)
-	defer stop()
-	return fn(work)
-}
-
 // afterwards is how long Do and Run wait for the release once the caller's context is over.
 const afterwards = time.Second
 
 // releaseAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
 func (h *handle) releaseAfter(ctx context.Context, t *queue.Ticket) error {
-	rctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		rpc.Sleep(rctx, afterwards)
-		cancel()
-	})()
-	return h.release(rctx, t)
+	return soonAfter(ctx, func(ctx context.Context) error { return h.release(ctx, t) })
 }
 
 // Run campaigns with value, runs fn while this value leads, and steps down when fn returns: for a service that lives
@@ -96,7 +64,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
 		case e.s.over() != nil:
-			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, e.s.over()))
+			return errors.Join(err, e.failed("run", e.s.over()))
 		case !lost:
 			return err
 		}

@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -34,7 +33,7 @@ type Leader struct {
 // NewElection returns an Election for name, used verbatim as NewMutex does. An empty name is ErrInvalidName at the
 // first Campaign. It asks nothing of etcd.
 func NewElection(s *Session, name string) *Election {
-	return &Election{handle: handle{s: s, name: name, kind: electionKind}, proclaims: make(chan struct{}, 1)}
+	return &Election{handle: handle{named: named{s: s, name: name, kind: electionKind}}, proclaims: make(chan struct{}, 1)}
 }
 
 // Name returns the name as it was given.
@@ -60,7 +59,7 @@ func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, e
 	e.mu.Lock()
 	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
-		return nil, fmt.Errorf("etcdlock: campaign %q: %w", e.name, ErrCampaigning)
+		return nil, e.failed("campaign", ErrCampaigning)
 	}
 	e.candidate, e.hold = true, nil // a loss is no secret: Context has told, and the next lead is another hold
 	e.mu.Unlock()
@@ -97,7 +96,7 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 		err = t.Proclaim(ctx, e.proclaims, e.orIdentity(value))
 	}
 	if err != nil {
-		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, err)
+		return e.failed("proclaim", err)
 	}
 	return nil
 }
@@ -120,7 +119,7 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 		err = ErrNoLeader
 	}
 	if err != nil {
-		return Leader{}, fmt.Errorf("etcdlock: leader of %q: %w", e.name, err)
+		return Leader{}, e.failed("leader of", err)
 	}
 	return leader(all[0]), nil
 }

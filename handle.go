@@ -3,7 +3,6 @@ package etcdlock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -12,30 +11,10 @@ import (
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
-// kind is what Mutex and Election differ in.
-type kind struct {
-	take, give string // the words for it, for errors
-	notHeld    error  // why a value that was never taken, or was given back, holds nothing
-	ticket     *queue.Kind
-}
-
-var (
-	mutexKind = &kind{
-		take: "lock", give: "unlock", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
-	}
-	electionKind = &kind{
-		take: "campaign", give: "resign", notHeld: ErrNotLeader,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
-	}
-)
-
 // handle is what a Mutex and an Election are made of: a name, and at most one hold of it at a time. A hold that was
 // lost occupies the value until it has been released once, so that a late release can never end a later hold.
 type handle struct {
-	s    *Session
-	name string
-	kind *kind // nil in a value that nobody has made: see of
+	named
 
 	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it, and nothing sent.
 	mu      sync.Mutex
@@ -43,28 +22,6 @@ type handle struct {
 	freed   chan struct{} // closed when hold is cleared, made when somebody waits for that
 	latest  *queue.Ticket // the hold adopted last
 	leaving bool          // the release of latest is not confirmed, and whoever asks again is told how it went
-}
-
-// of is the value's kind; a zero value has a Mutex's words.
-func (h *handle) of() *kind {
-	if h.kind == nil {
-		return mutexKind
-	}
-	return h.kind
-}
-
-// begin is what every call that can fail asks first, before it changes anything.
-func (h *handle) begin(ctx context.Context, verb string) error {
-	switch {
-	case h.s == nil:
-		return fmt.Errorf("etcdlock: %s %q: no Session: make the value with NewMutex or NewElection and a Session that "+
-			"NewSession returned", verb, h.name)
-	case ctx == nil:
-		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, h.name)
-	case h.name == "":
-		return ErrInvalidName
-	}
-	return nil
 }
 
 // held returns the value's ticket, alive or lost; nil if it holds none.
@@ -108,7 +65,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	switch {
 	case only != nil && t != only: // somebody else has released it; its context keeps why it ended
 		h.mu.Unlock()
-		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, context.Cause(only.Hold()))
+		return h.failed(h.kind.give, context.Cause(only.Hold()))
 	case t != nil:
 		h.hold = nil // the value is free for its next hold before the ticket is touched
 		if h.freed != nil {
@@ -120,7 +77,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	}
 	h.mu.Unlock()
 	if t == nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, h.notHeld())
+		return h.failed(h.of().give, h.notHeld())
 	}
 	err := t.Release(ctx, again)
 	if err == nil {
@@ -131,24 +88,17 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 		h.leaving = h.latest == t
 		h.mu.Unlock()
 	}
-	return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, err)
+	return h.failed(h.of().give, err)
 }
 
 // acquire queues and waits, and words the error.
 func (h *handle) acquire(ctx context.Context, value string) (*queue.Ticket, error) {
-	t, by, err := h.s.tickets.Acquire(ctx, h.of().ticket, h.name, value)
-	switch {
-	case err == nil:
-		return t, nil
-	case by != nil:
-		err = fmt.Errorf("%w: %w", err, h.lockedBy(by))
-	}
-	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.of().take, h.name, err)
+	return h.named.acquire(ctx, value, h.lockedBy)
 }
 
-// lockedBy tells who holds. Where that is this very value, it says so.
+// lockedBy tells who is in the way. Where that is this very value, it says so.
 func (h *handle) lockedBy(by *queue.Contender) *LockedError {
-	err := &LockedError{Name: h.name, Holder: by.Value, Token: by.Rev, Key: by.Key}
+	err := h.named.lockedBy(by)
 	if t := h.held(); t != nil && by.Key == t.Key() && by.Rev == t.Token() {
 		err.why = "held by this Mutex value itself"
 	}
@@ -190,7 +140,12 @@ func (h *handle) isOwner() clientv3.Cmp {
 			return cmp
 		}
 	}
-	return clientv3.Compare(clientv3.CreateRevision(h.name+"/"), "=", -1) // never true
+	return never(h.name)
+}
+
+// never is a comparison that is never true.
+func never(name string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(name+"/"), "=", -1)
 }
 
 func (h *handle) verify(ctx context.Context) error {
@@ -202,7 +157,7 @@ func (h *handle) verify(ctx context.Context) error {
 		err = t.Verify(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("etcdlock: verify %q: %w", h.name, err)
+		return h.failed("verify", err)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ type Mutex struct {
 // NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
 // "a". An empty name is ErrInvalidName at the first Lock or TryLock. It asks nothing of etcd.
 func NewMutex(s *Session, name string) *Mutex {
-	return &Mutex{handle: handle{s: s, name: name, kind: mutexKind}}
+	return &Mutex{handle: handle{named: named{s: s, name: name, kind: mutexKind}}}
 }
 
 // Name returns the name as it was given.
@@ -90,7 +90,7 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	m.mu.Unlock()
 	switch {
 	case err != nil:
-		return fmt.Errorf("etcdlock: lock %q: %w", m.name, err)
+		return m.failed("lock", err)
 	case by != nil:
 		return m.lockedBy(by)
 	}
@@ -138,7 +138,7 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
 		case <-m.s.tasks.Closing().Done():
-			return fmt.Errorf("etcdlock: lock %q: %w", m.name, m.s.over())
+			return m.failed("lock", m.s.over())
 		}
 	}
 }

@@ -1,0 +1,121 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
+)
+
+// Hold is one hold, from the call that returned it to its Release. It is what a primitive returns of which one value can
+// hold several times at once: then only the Hold tells which. It is not copied, and its methods are safe for concurrent
+// use; those of a nil or zero Hold are those of a hold that was released.
+//
+// A Hold can end without Release (see ErrLost); Context tells. It never holds again.
+type Hold struct {
+	named
+	ticket *queue.Ticket // nil in a value that nobody has made
+
+	mu       sync.Mutex // guards what follows; a leaf
+	released bool
+	unleft   bool // the release is not confirmed, and whoever asks again is told how it went
+}
+
+// hold is the Hold of a ticket that was granted.
+func (n *named) hold(t *queue.Ticket) *Hold { return &Hold{named: *n, ticket: t} }
+
+// Context returns a context for the work done under the hold. It is over the moment the hold can no longer be relied on;
+// see Mutex.Context.
+func (h *Hold) Context() context.Context {
+	if h == nil || h.ticket == nil {
+		return lease.Ended(ErrNotHeld)
+	}
+	return h.ticket.Hold()
+}
+
+// Token returns the hold's fencing token: greater than that of every earlier hold of the name that excludes it, and the
+// same after its end.
+func (h *Hold) Token() int64 {
+	if h == nil || h.ticket == nil {
+		return 0
+	}
+	return h.ticket.Token()
+}
+
+// Key returns the key of the hold's ticket in etcd.
+func (h *Hold) Key() string {
+	if h == nil || h.ticket == nil {
+		return ""
+	}
+	return h.ticket.Key()
+}
+
+// IsOwner returns a guard for an etcd transaction: If(h.IsOwner()...) lets it commit only while the hold's ticket exists.
+// After the end of the hold it is never true; see Mutex.IsOwner.
+func (h *Hold) IsOwner() []clientv3.Cmp {
+	if h != nil && h.ticket != nil {
+		if cmp, ok := h.ticket.Guard(); ok {
+			return []clientv3.Cmp{cmp}
+		}
+	}
+	return []clientv3.Cmp{never("")}
+}
+
+// Verify asks etcd, by one linearizable request, whether the hold still is one; see Mutex.Verify.
+func (h *Hold) Verify(ctx context.Context) error {
+	if err := h.begin(ctx, "verify"); err != nil {
+		return err
+	}
+	if err := h.ticket.Verify(ctx); err != nil {
+		return h.failed("verify", err)
+	}
+	return nil
+}
+
+// Release gives the hold back. It returns nil when etcd has confirmed that the ticket is gone. From the moment it is
+// called nothing is held, whatever it returns: ErrLost, ErrNotHeld after the first call, ErrClosed, ErrUnconfirmed and
+// the end of ctx are as for Mutex.Unlock. Called again after ErrUnconfirmed, it reports how that went.
+func (h *Hold) Release(ctx context.Context) error {
+	if err := h.begin(ctx, "release"); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	again, ok := h.released, !h.released || h.unleft
+	h.released, h.unleft = true, false
+	h.mu.Unlock()
+	if !ok {
+		if over := h.s.over(); over != nil {
+			return h.failed("release", over)
+		}
+		return h.failed("release", ErrNotHeld)
+	}
+	err := h.ticket.Release(ctx, again)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ErrUnconfirmed) {
+		h.mu.Lock()
+		h.unleft = true
+		h.mu.Unlock()
+	}
+	return h.failed("release", err)
+}
+
+// begin is what every call that can fail asks first.
+func (h *Hold) begin(ctx context.Context, verb string) error {
+	if h == nil || h.ticket == nil {
+		return fmt.Errorf("etcdlock: %s: nil or zero Hold: it comes from RLock, Acquire or LockAll: %w", verb, ErrNotHeld)
+	}
+	return h.named.begin(ctx, verb)
+}
+
+// do runs fn under the hold and releases it, as Mutex.Do does.
+func (h *Hold) do(ctx context.Context, fn func(context.Context) error) (err error) {
+	defer func() { err = errors.Join(err, soonAfter(ctx, h.Release)) }()
+	return h.work(ctx, h.ticket, fn)
+}
