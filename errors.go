@@ -51,6 +51,8 @@ type LockedError struct {
 	Token int64
 	// Key is the holder's ticket in etcd, empty where it is not known.
 	Key string
+	// Class says with whom the holder shares its turn, as Contender.Class does.
+	Class string
 
 	why string // instead of "locked by", where that would name the caller
 }
@@ -65,11 +67,16 @@ func (e *LockedError) Error() string {
 	default:
 		by = "locked by another"
 	}
-	switch {
-	case e.Key != "" && e.Token != 0:
-		by += fmt.Sprintf(" (ticket %q, token %d)", e.Key, e.Token)
-	case e.Key != "":
-		by += fmt.Sprintf(" (ticket %q)", e.Key)
+	if e.Key != "" {
+		by += " ("
+		if e.Class != "" {
+			by += e.Class + ", "
+		}
+		by += fmt.Sprintf("ticket %q", e.Key)
+		if e.Token != 0 {
+			by += fmt.Sprintf(", token %d", e.Token)
+		}
+		by += ")"
 	}
 	return fmt.Sprintf("etcdlock: %q: %s", e.Name, by)
 }

@@ -90,7 +90,7 @@ func (n *named) acquire(ctx context.Context, value string, locked func(*queue.Co
 
 // lockedBy tells who is in the way.
 func (n *named) lockedBy(by *queue.Contender) *LockedError {
-	return &LockedError{Name: n.name, Holder: by.Value, Token: by.Rev, Key: by.Key}
+	return &LockedError{Name: n.name, Holder: by.Value, Token: by.Rev, Key: by.Key, Class: by.Class()}
 }
 
 // work runs fn under the hold of t. The Session's Close waits for it.

@@ -41,6 +41,18 @@ type Contender struct {
 	Lease clientv3.LeaseID
 }
 
+// Class says in words with whom the contender can share its turn: "" with nobody, "read", or "2 of 10".
+func (c *Contender) Class() string {
+	class, weight := Classify(c.Key[strings.LastIndexByte(c.Key, '/')+1:])
+	switch {
+	case class == Exclusive:
+		return ""
+	case class == Reader:
+		return "read"
+	}
+	return fmt.Sprintf("%d of %d", weight, class.limit)
+}
+
 func contender(kv *mvccpb.KeyValue) *Contender {
 	return &Contender{
 		Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Mod: kv.ModRevision, Lease: clientv3.LeaseID(kv.Lease),
