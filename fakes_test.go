@@ -153,6 +153,13 @@ func (e *etcd) forbids(key string) {
 	e.denied = key
 }
 
+// has reports whether a key exists.
+func (e *etcd) has(key string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.keys[key] != nil
+}
+
 // count returns how many requests have arrived, of one kind or ("") of all.
 func (e *etcd) count(call string) (n int) {
 	e.mu.Lock()

@@ -21,6 +21,7 @@ type leases struct {
 	tasks   *task.Group
 	tickets *queue.Tickets
 	ttl     time.Duration // to ask for
+	early   time.Duration // how much earlier than it must each is given up
 	log     *slog.Logger
 	now     chan struct{} // asks for a renewal now
 
@@ -32,9 +33,9 @@ type leases struct {
 	lastErr error         // what the last renewal or grant failed with, nil after a success
 }
 
-func newLeases(c *rpc.Client, tasks *task.Group, ttl time.Duration, log *slog.Logger) *leases {
+func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: ttl, log: log, now: make(chan struct{}, 1), next: make(chan struct{}),
+		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, log: log, now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }
 
@@ -46,13 +47,13 @@ func (ls *leases) begin(tickets *queue.Tickets, l *lease.Lease) {
 
 // grant asks etcd for a lease, and tells how long that took. A grant whose answer is lost leaves a lease without keys,
 // which ends by itself.
-func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (l *lease.Lease, took time.Duration, err error) {
+func grant(ctx context.Context, client *clientv3.Client, ttl, early time.Duration) (l *lease.Lease, took time.Duration, err error) {
 	sent, began := lease.Now(), time.Now()
 	resp, err := client.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
 		return nil, 0, err
 	}
-	return lease.New(resp.ID, ttl, resp.TTL, sent), time.Since(began), nil
+	return lease.New(resp.ID, ttl, early, resp.TTL, sent), time.Since(began), nil
 }
 
 // firstGrant asks for the Session's first lease for as long as ctx allows, an attempt at a time, and says in the log why it
@@ -64,7 +65,7 @@ func firstGrant(ctx context.Context, client *rpc.Client, o options) (*lease.Leas
 	for n := 0; ; n++ {
 		// Longer each time: the path may be slow. An answer that comes later than the TTL is of no use.
 		actx, cancel := context.WithTimeout(ctx, min(2*time.Second<<min(n, 20), o.ttl))
-		l, took, err := grant(actx, client.Client, o.ttl)
+		l, took, err := grant(actx, client.Client, o.ttl, o.margin)
 		cancel()
 		switch {
 		case err == nil:
@@ -197,7 +198,7 @@ func (ls *leases) nextLease() *queue.Lease {
 	pace := rpc.Pace{Least: 50 * time.Millisecond, Most: time.Second}
 	for n := 0; ls.tasks.Closing().Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(ls.tasks.Back(), ls.client.AttemptTimeout(n))
-		granted, took, err := grant(ctx, ls.client.Client, ls.ttl)
+		granted, took, err := grant(ctx, ls.client.Client, ls.ttl, ls.early)
 		cancel()
 		if err == nil {
 			if l := ls.adopt(granted); l != nil {

@@ -158,16 +158,11 @@ func TestTimeALostLeaseIsNotRevokedBeforeItsMarginHasPassed(t *testing.T) {
 		m := locked(t, s)
 		key, end := m.Key(), e.at("grant").Add(trust15)
 		e.bends(func(string) fault { return fault{after: time.Hour} }) // every request arrives, no answer does
-		exists := func() bool {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			return e.keys[key] != nil
-		}
 		requireEnd(t, m.Context(), end)
 		until(end.Add(750*time.Millisecond - 1))
-		require.True(t, exists(), "a holder that takes a moment to stop is alone")
+		require.True(t, e.has(key), "a holder that takes a moment to stop is alone")
 		until(end.Add(750 * time.Millisecond))
-		require.False(t, exists())
+		require.False(t, e.has(key))
 	})
 }
 

@@ -89,7 +89,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}
 	log := logBeside(o.log, s.tasks)
-	s.leases = newLeases(s.client, s.tasks, o.ttl, log)
+	s.leases = newLeases(s.client, s.tasks, o, log)
 	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger)
 	s.leases.begin(s.tickets, l)
 	if len(client.Endpoints()) == 1 {
@@ -112,8 +112,8 @@ func (s *Session) TTL() time.Duration { return s.leases.current().TTL }
 func (s *Session) Identity() string { return s.opts.identity }
 
 // Close gives everything back. Calls that wait return ErrClosed; every hold's Context ends with the cause ErrClosed;
-// functions that run under Do or Run are waited for, until the deadlines of their holds at the latest (so Close
-// called from inside such a function waits that long); then the lease is revoked, which removes every ticket at once.
+// functions that run under Do or Run are waited for, until the deadlines of their holds at the latest, and WithMargin's
+// time more (so Close called from inside such a function waits that long); then the lease is revoked, which removes every ticket at once.
 // Holders by plain Lock are not waited for: unlock before closing.
 //
 // With etcd out of reach it returns within 5 s of the end of those functions, with etcd's error; the lease then ends
@@ -148,7 +148,7 @@ func (s *Session) end(cause error) {
 	case !alive:
 		err = nil // it was abandoned, or etcd is away and it ends by itself
 	case cause == ErrClosed: //nolint:errorlint // this very value
-		awaitWork(working, left)
+		awaitWork(working, left+s.opts.margin)
 		limit, cancel := context.WithTimeout(s.tasks.Back(), closeLimit)
 		err = s.tickets.Revoke(limit, l.Lease, s.tickets.Keys(l))
 		cancel()

@@ -22,7 +22,7 @@ const marginPart = 20
 
 // Lease is one etcd lease, from its grant to its end, together with the moment until which it can be relied on:
 //
-//	deadline = S + min(TTL asked, TTL granted) − margin
+//	deadline = S + min(TTL asked, TTL granted) − TTL/20 − early
 //
 // S is a moment before the requests were sent whose effect the deadline rests on: the grant, and later the two of each
 // renewal. Never the moment an answer arrived: a slow answer must not stretch a hold. A lease that is over stays over.
@@ -31,6 +31,7 @@ type Lease struct {
 	TTL time.Duration // as granted
 
 	asked  time.Duration
+	early  time.Duration // how much earlier than it must it is given up
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
@@ -42,9 +43,10 @@ type Lease struct {
 	timer    *time.Timer
 }
 
-// New returns a lease that was granted for ttl seconds. The request, for asked, was sent no earlier than sent.
-func New(id clientv3.LeaseID, asked time.Duration, ttl int64, sent Instant) *Lease {
-	l := &Lease{ID: id, asked: asked, TTL: seconds(ttl)}
+// New returns a lease that was granted for ttl seconds. The request, for asked, was sent no earlier than sent. It is given
+// up early by as much as it says.
+func New(id clientv3.LeaseID, asked, early time.Duration, ttl int64, sent Instant) *Lease {
+	l := &Lease{ID: id, asked: asked, early: early, TTL: seconds(ttl)}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +63,7 @@ func seconds(n int64) time.Duration {
 // trust is how long the lease can be relied on, counted from S, when etcd has said granted.
 func (l *Lease) trust(granted time.Duration) time.Duration {
 	ttl := min(l.asked, granted)
-	return ttl - ttl/marginPart
+	return ttl - ttl/marginPart - l.early
 }
 
 // Context is over, with the cause, when the lease is. It does not ask the clock: Alive does.
@@ -133,7 +135,7 @@ func (l *Lease) Bound(ctx context.Context, cause error) (bounded context.Context
 func (l *Lease) Span() time.Duration { return min(l.asked, l.TTL) }
 
 // Margin is how long before etcd's own end of it the lease is given up.
-func (l *Lease) Margin() time.Duration { return l.Span() / marginPart }
+func (l *Lease) Margin() time.Duration { return l.Span()/marginPart + l.early }
 
 // Due is the time until every has passed since S, at least 0.
 func (l *Lease) Due(every time.Duration) time.Duration {
