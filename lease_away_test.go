@@ -266,14 +266,8 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 			synctest.Wait() // for the mirror
 			require.NoError(t, m.Unlock(t.Context()))
 		}
-		e.mu.Lock()
-		require.Len(t, e.keys, 1)
-		clear(e.watches) // their member is frozen
-		e.rev++
-		for key := range e.keys {
-			e.deleteLocked(key)
-		}
-		e.mu.Unlock()
+		require.Len(t, e.Keys("idle/"), 1)
+		e.removeUntold(string(e.Keys("idle/")[0].Key))
 		time.Sleep(s.TTL() / 3)
 		synctest.Wait()
 		require.NoError(t, m.Lock(t.Context()))

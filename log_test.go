@@ -43,7 +43,7 @@ func TestTimeALogThatBlocksKeepsTheNextLeaseFromNobody(t *testing.T) {
 				let := make(chan struct{})
 				defer close(let)
 				s := e.session(t, WithLogger(slog.New(stuckLog{slog.DiscardHandler, level, let})))
-				e.expire(s.Lease())
+				e.Expire(int64(s.Lease()))
 				until(time.Now().Add(30 * time.Second))
 				m := NewMutex(s, "/time/lock")
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -167,7 +167,7 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 		require.NoError(t, m.Verify(t.Context()))
 		require.Error(t, late.Hold().Err())
 		require.NoError(t, m.Unlock(t.Context()))
-		require.Empty(t, e.keys)
+		require.Empty(t, e.Keys(""))
 	})
 }
 

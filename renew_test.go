@@ -120,9 +120,9 @@ func TestTimeALeaderThatNeverHeardOfTheLeaseDoesNotEndIt(t *testing.T) {
 		begin := e.at("grant")
 		e.bends(func(call string) fault {
 			if call == "keepalive" { // by an old leader that has just woken, until it learns
-				return fault{never: time.Since(begin) < 9*time.Second, term: 1}
+				return fault{never: time.Since(begin) < 9*time.Second}
 			}
-			return fault{term: 2}
+			return fault{newer: 1}
 		})
 		requireEnd(t, m.Context(), begin.Add(trust15)) // its acknowledgements do not count either
 	})
@@ -130,7 +130,7 @@ func TestTimeALeaderThatNeverHeardOfTheLeaseDoesNotEndIt(t *testing.T) {
 		inBubble(t, func(t *testing.T, e *etcd) {
 			s := e.session(t)
 			m := locked(t, s)
-			e.bends(func(string) fault { return fault{never: true, term: 2} })
+			e.bends(func(string) fault { return fault{never: true, newer: 1} })
 			until(e.at("grant").Add(5*time.Second - 1))
 			require.NoError(t, m.Context().Err())
 			until(e.at("grant").Add(5 * time.Second))
