@@ -36,7 +36,7 @@ func (m *Mutex) Holder(ctx context.Context) (Contender, error) {
 		err = ErrNotHeld
 	}
 	if err != nil {
-		return Contender{}, fmt.Errorf("etcdlock: holder of %q: %w", m.name, err)
+		return Contender{}, fmt.Errorf("etcdlock: holder of %q: %w", m.shown(), err)
 	}
 	return contender(all[0]), nil
 }
@@ -49,7 +49,7 @@ func (m *Mutex) Waiters(ctx context.Context) ([]Contender, error) {
 	}
 	all, holders, err := m.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("etcdlock: waiters of %q: %w", m.name, err)
+		return nil, fmt.Errorf("etcdlock: waiters of %q: %w", m.shown(), err)
 	}
 	var waiters []Contender
 	for _, c := range all[holders:] {

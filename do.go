@@ -39,7 +39,7 @@ func (h *handle) needs(ctx context.Context, verb string, fn func(context.Context
 		return err
 	}
 	if fn == nil {
-		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, h.name)
+		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, h.shown())
 	}
 	return nil
 }
@@ -98,9 +98,9 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		case !lost:
 			return err // a Session that waits for this one has no part in it
 		case e.s.over() != nil:
-			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.name, e.s.over()))
+			return errors.Join(err, fmt.Errorf("etcdlock: run %q: %w", e.shown(), e.s.over()))
 		}
-		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.name, "token", t.Token(), "error", err)
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.shown(), "token", t.Token(), "error", err)
 	}
 }
 

@@ -60,7 +60,7 @@ func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, e
 	e.mu.Lock()
 	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
-		return nil, fmt.Errorf("etcdlock: campaign %q: %w", e.name, ErrCampaigning)
+		return nil, fmt.Errorf("etcdlock: campaign %q: %w", e.shown(), ErrCampaigning)
 	}
 	e.candidate, e.hold = true, nil // a loss is no secret: Context has told, and the next lead is another hold
 	e.mu.Unlock()
@@ -97,7 +97,7 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 		err = t.Proclaim(ctx, e.proclaims, e.orIdentity(value))
 	}
 	if err != nil {
-		return fmt.Errorf("etcdlock: proclaim %q: %w", e.name, err)
+		return fmt.Errorf("etcdlock: proclaim %q: %w", e.shown(), err)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 		err = ErrNoLeader
 	}
 	if err != nil {
-		return Leader{}, fmt.Errorf("etcdlock: leader of %q: %w", e.name, err)
+		return Leader{}, fmt.Errorf("etcdlock: leader of %q: %w", e.shown(), err)
 	}
 	return leader(all[0]), nil
 }

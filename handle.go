@@ -53,14 +53,17 @@ func (h *handle) of() *kind {
 	return h.kind
 }
 
+// shown is the name as it is printed.
+func (h *handle) shown() string { return queue.Short(h.name) }
+
 // begin is what every call that can fail asks first, before it changes anything.
 func (h *handle) begin(ctx context.Context, verb string) error {
 	switch {
 	case h.s == nil:
 		return fmt.Errorf("etcdlock: %s %q: no Session: make the value with NewMutex or NewElection and a Session that "+
-			"NewSession returned", verb, h.name)
+			"NewSession returned", verb, h.shown())
 	case ctx == nil:
-		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, h.name)
+		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, h.shown())
 	case h.name == "":
 		return ErrInvalidName
 	}
@@ -108,7 +111,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	switch {
 	case only != nil && t != only: // somebody else has released it; its context keeps why it ended
 		h.mu.Unlock()
-		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.name, context.Cause(only.Hold()))
+		return fmt.Errorf("etcdlock: %s %q: %w", h.kind.give, h.shown(), context.Cause(only.Hold()))
 	case t != nil:
 		h.hold = nil // the value is free for its next hold before the ticket is touched
 		if h.freed != nil {
@@ -120,7 +123,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	}
 	h.mu.Unlock()
 	if t == nil {
-		return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, h.notHeld())
+		return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.shown(), h.notHeld())
 	}
 	err := t.Release(ctx, again)
 	if err == nil {
@@ -131,7 +134,7 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 		h.leaving = h.latest == t
 		h.mu.Unlock()
 	}
-	return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.name, err)
+	return fmt.Errorf("etcdlock: %s %q: %w", h.of().give, h.shown(), err)
 }
 
 // acquire queues and waits, and words the error.
@@ -143,7 +146,7 @@ func (h *handle) acquire(ctx context.Context, value string) (*queue.Ticket, erro
 	case by != nil:
 		err = fmt.Errorf("%w: %w", err, h.lockedBy(by))
 	}
-	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.of().take, h.name, err)
+	return nil, fmt.Errorf("etcdlock: %s %q: %w", h.of().take, h.shown(), err)
 }
 
 // lockedBy tells who holds. Where that is this very value, it says so.
@@ -202,7 +205,7 @@ func (h *handle) verify(ctx context.Context) error {
 		err = t.Verify(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("etcdlock: verify %q: %w", h.name, err)
+		return fmt.Errorf("etcdlock: verify %q: %w", h.shown(), err)
 	}
 	return nil
 }

@@ -23,6 +23,18 @@ func shuttingDown(ctx context.Context, s *Session) <-chan error {
 	return ended
 }
 
+// soon is what comes within an hour. A Session that goes on keeps the clock going, for ever.
+func soon(t *testing.T, ended <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(time.Hour):
+		require.Fail(t, "it goes on")
+		return nil
+	}
+}
+
 // works runs a function under each of Do and Run, and returns when both run. They end with finish, and not with their
 // contexts.
 func works(m *Mutex, e *Election) (finish func(), did, ran <-chan error) {
@@ -63,14 +75,14 @@ func TestTimeShutdownLetsWhatHoldsFinish(t *testing.T) {
 		}
 		require.Empty(t, down)
 		finish()
-		require.NoError(t, <-did)
-		require.NoError(t, <-ran)
-		require.NoError(t, <-next)
+		require.NoError(t, soon(t, did))
+		require.NoError(t, soon(t, ran))
+		require.NoError(t, soon(t, next))
 		require.Empty(t, down, "a plain hold is waited for too")
 		e.bends(func(string) fault { return fault{after: 100 * time.Millisecond} })
 		require.NoError(t, plain.Unlock(t.Context()), "and its release")
 		revoked := time.Now()
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 		require.Equal(t, 100*time.Millisecond, time.Since(revoked), "the lease is revoked then")
 		e.mu.Lock()
 		require.Len(t, e.leases, 1, "that of the other")
@@ -104,7 +116,7 @@ func TestTimeShutdownEndsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 		begin := time.Now()
 		down := shuttingDown(t.Context(), s)
 		for range n {
-			require.ErrorIs(t, <-ended, ErrClosed)
+			require.ErrorIs(t, soon(t, ended), ErrClosed)
 		}
 		for name, call := range calls(NewMutex(s, "/down/own"), NewElection(s, "/down/led")) {
 			require.ErrorIs(t, call(t.Context()), ErrClosed, name)
@@ -116,7 +128,7 @@ func TestTimeShutdownEndsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 		require.Len(t, kvs, 1, "who waited has left the queue, though the lease goes on")
 		require.NoError(t, own.Context().Err())
 		require.NoError(t, own.Unlock(t.Context()))
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 	})
 }
 
@@ -132,9 +144,9 @@ func TestTimeALockThatComesDuringShutdownIsNone(t *testing.T) {
 				go func() { got <- take(NewMutex(s, "/down/late"), t.Context()) }()
 				synctest.Wait()
 				down := shuttingDown(t.Context(), s)
-				require.ErrorIs(t, <-got, ErrClosed)
+				require.ErrorIs(t, soon(t, got), ErrClosed)
 				require.NoError(t, held.Unlock(t.Context()))
-				require.NoError(t, <-down)
+				require.NoError(t, soon(t, down))
 			})
 		})
 	}
@@ -149,7 +161,7 @@ func TestTimeShutdownEndsWithItsContextAndTheRestBehindIt(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begin := time.Now()
-		err := s.Shutdown(ctx)
+		err := soon(t, shuttingDown(ctx, s))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, `still held: "/down/do", "/down/run"`)
 		require.Equal(t, 10*time.Second, time.Since(begin))
@@ -158,8 +170,8 @@ func TestTimeShutdownEndsWithItsContextAndTheRestBehindIt(t *testing.T) {
 		until(time.Now().Add(time.Second))
 		require.Zero(t, e.count("revoke"), "the functions run")
 		finish()
-		require.ErrorIs(t, <-did, ErrClosed)
-		require.ErrorIs(t, <-ran, ErrClosed)
+		require.ErrorIs(t, soon(t, did), ErrClosed)
+		require.ErrorIs(t, soon(t, ran), ErrClosed)
 		require.NoError(t, s.Close())
 		require.Equal(t, 1, e.count("revoke"))
 	})
@@ -201,8 +213,8 @@ func TestTimeShutdownIsCutShortByCloseAndByTheEndOfTheClient(t *testing.T) {
 				first, second := shuttingDown(t.Context(), s), shuttingDown(t.Context(), s)
 				begin := time.Now()
 				_ = c.end(s)
-				require.ErrorIs(t, <-first, c.want)
-				require.ErrorIs(t, <-second, c.want)
+				require.ErrorIs(t, soon(t, first), c.want)
+				require.ErrorIs(t, soon(t, second), c.want)
 				require.ErrorIs(t, context.Cause(held), c.want)
 				require.NoError(t, s.Close())
 				require.NoError(t, s.Shutdown(t.Context()))
@@ -227,7 +239,7 @@ func TestTimeALeaseThatIsLostDuringShutdownIsTheLastAndCostsNothing(t *testing.T
 		<-held.Done()
 		lost := time.Now()
 		require.ErrorIs(t, context.Cause(held), ErrLost)
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 		require.Zero(t, time.Since(lost))
 		require.Equal(t, grants, e.count("grant"))
 		require.Contains(t, log.String(), "lease lost")
@@ -247,7 +259,7 @@ func TestTimeARemovalIsNoticedAndToldDuringShutdown(t *testing.T) {
 		<-held.Done()
 		<-other.Done()
 		require.Zero(t, time.Since(begin))
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 		require.ErrorIs(t, first.Unlock(t.Context()), ErrLost)
 	})
 	inBubble(t, func(t *testing.T, e *etcd) {
@@ -257,7 +269,7 @@ func TestTimeARemovalIsNoticedAndToldDuringShutdown(t *testing.T) {
 		e.removeUntold(m.Key())
 		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost, "and not ErrClosed")
 		require.NoError(t, another.Unlock(t.Context()))
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 	})
 }
 
@@ -274,11 +286,11 @@ func TestTimeRunAndDoThatEndDuringShutdownTellTheirOwnEnd(t *testing.T) {
 		down := shuttingDown(t.Context(), s)
 		cancel()
 		for _, ended := range []chan error{ran, did} {
-			err := <-ended
+			err := soon(t, ended)
 			require.ErrorIs(t, err, broken)
 			require.NotErrorIs(t, err, ErrClosed)
 		}
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 	})
 }
 
@@ -295,7 +307,7 @@ func TestTimeShutdownDoesNotWaitForWhatLingers(t *testing.T) {
 		assert.Empty(t, down)
 		require.NoError(t, held.Unlock(t.Context()))
 		begin := time.Now()
-		require.NoError(t, <-down)
+		require.NoError(t, soon(t, down))
 		require.Zero(t, time.Since(begin))
 		require.ErrorIs(t, m.Lock(t.Context()), ErrClosed)
 	})
