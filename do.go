@@ -63,12 +63,12 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		switch {
 		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
+		case !lost:
+			return err // a Session that waits for this one has no part in it
 		case e.s.over() != nil:
 			return errors.Join(err, e.failed("run", e.s.over()))
-		case !lost:
-			return err
 		}
-		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.name, "token", t.Token(), "error", err)
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.shown(), "token", t.Token(), "error", err)
 	}
 }
 

@@ -56,7 +56,7 @@
 //
 // [Mutex.Do] locks, runs, waits for the work to end and only then releases; [Election.Run] does the same for a
 // service that should have one leader, and campaigns again after a loss. Lock, TryLock, Unlock, Campaign and Resign
-// are the same by hand.
+// are the same by hand. [Session.Close] ends every hold; [Session.Shutdown] waits until they have been released.
 //
 // # What an error means
 //

@@ -57,13 +57,13 @@ type LockedError struct {
 	why string // instead of "locked by", where that would name the caller
 }
 
-// Error names the lock and its holder.
+// Error names the lock and its holder; what is long it shortens.
 func (e *LockedError) Error() string {
-	by := e.why
+	key, by := queue.Short(e.Key), e.why
 	switch {
 	case by != "":
 	case e.Holder != "":
-		by = fmt.Sprintf("locked by %q", e.Holder)
+		by = fmt.Sprintf("locked by %q", queue.Short(e.Holder))
 	default:
 		by = "locked by another"
 	}
@@ -72,13 +72,13 @@ func (e *LockedError) Error() string {
 		if e.Class != "" {
 			by += e.Class + ", "
 		}
-		by += fmt.Sprintf("ticket %q", e.Key)
+		by += fmt.Sprintf("ticket %q", key)
 		if e.Token != 0 {
 			by += fmt.Sprintf(", token %d", e.Token)
 		}
 		by += ")"
 	}
-	return fmt.Sprintf("etcdlock: %q: %s", e.Name, by)
+	return fmt.Sprintf("etcdlock: %q: %s", queue.Short(e.Name), by)
 }
 
 // Is makes errors.Is(err, ErrLocked) true.

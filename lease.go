@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -144,16 +145,17 @@ func (ls *leases) CheckNow() {
 	}
 }
 
-// renewLoop runs as long as the Session.
+// renewLoop runs as long as the Session: also while that waits for its holds to be released, except that a lease which is
+// lost then is the last.
 func (ls *leases) renewLoop() {
 	for l := ls.current(); l != nil; l = ls.nextLease() {
 		ls.renewUntilLost(l)
-		if ls.tasks.Closing().Err() != nil {
-			return
+		if !errors.Is(context.Cause(l.Context()), ErrLost) {
+			return // the Session has ended it
 		}
-		keys := ls.tickets.Drop(l)
-		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "cause", context.Cause(l.Context()),
-			"last renewed", l.Age(), "tickets", len(keys), "last error", ls.client.Why(ls.LastErr()))
+		keys, holds := ls.tickets.Drop(l)
+		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "held", len(holds),
+			"names", queue.List(holds), "last renewed", l.Age(), "last error", ls.client.Why(ls.LastErr()))
 		ls.abandon(l, keys)
 	}
 }

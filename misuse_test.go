@@ -81,6 +81,8 @@ func TestANilContextChangesNothing(t *testing.T) {
 	var none context.Context
 	_, err := etcdlock.NewSession(none, client)
 	require.ErrorContains(t, err, "nil context")
+	require.ErrorContains(t, s.Shutdown(none), "nil context")
+	require.NoError(t, m.Lock(soon(t)), "the Session goes on")
 }
 
 func TestAValueWithoutASessionSaysSo(t *testing.T) {

@@ -131,12 +131,12 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		m.mu.Unlock()
 		if !warned {
 			m.s.opts.log.Warn("etcdlock: Lock waits, because the last hold of this Mutex value was lost and awaits its Unlock",
-				"name", m.name, "token", t.Token())
+				"name", m.shown(), "token", t.Token())
 		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
+			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.shown(), ctx.Err(), m.occupied(t))
 		case <-m.s.tasks.Closing().Done():
 			return m.failed("lock", m.s.over())
 		}

@@ -46,14 +46,17 @@ func (n *named) of() *kind {
 	return n.kind
 }
 
+// shown is the name as it is printed.
+func (n *named) shown() string { return queue.Short(n.name) }
+
 // begin is what every call that can fail asks first, before it changes anything.
 func (n *named) begin(ctx context.Context, verb string) error {
 	switch {
 	case n.s == nil:
 		return fmt.Errorf("etcdlock: %s %q: no Session: make the value with NewMutex or its like, and a Session that "+
-			"NewSession returned", verb, n.name)
+			"NewSession returned", verb, n.shown())
 	case ctx == nil:
-		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, n.name)
+		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, n.shown())
 	case n.name == "":
 		return ErrInvalidName
 	}
@@ -66,14 +69,14 @@ func (n *named) needs(ctx context.Context, verb string, fn func(context.Context)
 		return err
 	}
 	if fn == nil {
-		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, n.name)
+		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, n.shown())
 	}
 	return nil
 }
 
 // failed words the error of a call.
 func (n *named) failed(verb string, err error) error {
-	return fmt.Errorf("etcdlock: %s %q: %w", verb, n.name, err)
+	return fmt.Errorf("etcdlock: %s %q: %w", verb, n.shown(), err)
 }
 
 // acquire queues and waits; locked tells who held when it was in vain.

@@ -123,14 +123,6 @@ func (l *Lease) expire() {
 	}
 }
 
-// Bound returns ctx, ended early, with cause, by the end of the lease: for requests made on the way to a hold under it.
-// Whoever waits long does without, for memory's sake.
-func (l *Lease) Bound(ctx context.Context, cause error) (bounded context.Context, release func()) {
-	bounded, cancel := context.WithCancelCause(ctx)
-	unhook := context.AfterFunc(l.ctx, func() { cancel(cause) })
-	return bounded, func() { unhook(); cancel(nil) }
-}
-
 // Span is the TTL that counts here: etcd may grant more than was asked, and the deadline takes the smaller.
 func (l *Lease) Span() time.Duration { return min(l.asked, l.TTL) }
 

@@ -33,12 +33,15 @@ func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *
 			return t, nil, nil
 		}
 		t.giveUp(err)
-		if ctx.Err() == nil && l.Context().Err() == nil && !errors.Is(err, errRequeue) {
+		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, nil, q.why(ctx, err)
 		}
-		// Either the lease or the ticket went, or the caller has had enough. Where it is the lease, the next one tells
-		// how to go on. A name whose tickets somebody keeps deleting is not queued for in a tight loop.
-		if ctx.Err() != nil || l.Context().Err() == nil && !rpc.Sleep(ctx, min(time.Millisecond<<min(n, 9), l.TTL/30)) {
+		// Either the lease or the ticket went, or the Session ends, or the caller has had enough. Where it is the lease, the
+		// next one tells how to go on. A name whose tickets somebody keeps deleting is not queued for in a tight loop.
+		pause, release := l.bound(ctx)
+		rpc.Sleep(pause, min(time.Millisecond<<min(n, 9), l.TTL/30))
+		release()
+		if ctx.Err() != nil {
 			return nil, t.blocker(), q.why(ctx, err)
 		}
 	}

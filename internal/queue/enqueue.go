@@ -70,7 +70,7 @@ func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool
 // A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
 // finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
 func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	c := t.group.q.c
 	var resp *clientv3.TxnResponse
@@ -135,7 +135,7 @@ func (t *Ticket) leaseGone(err error) error {
 // look asks who is ahead as of revision at, by a read that any member with that revision may answer, or as of now, by
 // a linearizable one, if at is 0. It fails with errRequeue if the ticket itself is not there.
 func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	limit := int64(3) // the ticket itself, and two
 	for {
@@ -179,7 +179,7 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 	for i, p := range want {
 		ops[i] = clientv3.OpGet(p.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
 	}
-	lctx, release := t.lease.Bound(ctx, errRequeue)
+	lctx, release := t.lease.bound(ctx)
 	defer release()
 	actx, cancel := context.WithTimeout(lctx, t.group.q.c.AttemptTimeout(0))
 	defer cancel()

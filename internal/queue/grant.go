@@ -16,7 +16,8 @@ import (
 const CheckAfter = 3 * time.Millisecond
 
 // grant makes the ticket a hold. It fails with errRequeue if the ticket or its lease has gone meanwhile: a lease past
-// its deadline grants nothing, whatever etcd still shows.
+// its deadline grants nothing, whatever etcd still shows. Nor does a Session that has begun to end: from then on, what it
+// holds only becomes less.
 func (t *Ticket) grant() error {
 	q := t.group.q
 	if !t.lease.Alive() {
@@ -28,6 +29,9 @@ func (t *Ticket) grant() error {
 }
 
 func (t *Ticket) grantLocked() error {
+	if t.group.q.tasks.Closing().Err() != nil {
+		return errRequeue
+	}
 	if !t.moveLocked(held) {
 		return errRequeue
 	}

@@ -169,7 +169,7 @@ func (g *group) takeUpLocked(l *Lease, k *Kind) *Ticket {
 		return nil
 	}
 	old := g.idle
-	if !k.Handoff || k.Class != old.kind.Class || old.lease != l {
+	if !k.Handoff || k.Class != old.kind.Class || old.lease != l || g.q.tasks.Closing().Err() != nil {
 		old.leaveLocked()
 		return nil
 	}

@@ -54,13 +54,13 @@ func (t *Ticket) awaitGone(ctx context.Context, enough <-chan time.Time) error {
 		case confirmed && (d.found || d.unknown):
 			return nil
 		case confirmed && d.out == 0:
-			if t.group.q.over() != nil {
-				return t.group.q.over() // it was the end of the Session that removed it, for all that is known
+			if err := t.lease.sessionOver(); err != nil {
+				return err // it was the end of the Session that removed it, for all that is known
 			}
 			return lease.ErrLost
 		case !confirmed && (over || t.lease.Context().Err() != nil):
-			if cause := context.Cause(t.lease.Context()); cause != nil && !errors.Is(cause, lease.ErrLost) {
-				return cause // the Session is over
+			if err := t.lease.sessionOver(); err != nil {
+				return err
 			}
 			return unconfirmed(errors.New("the lease ended first"), q.c.Why(last))
 		case d.refused != nil:

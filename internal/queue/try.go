@@ -55,7 +55,7 @@ func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Se
 			return t, nil, nil
 		}
 		t.giveUp(err)
-		if !errors.Is(err, errRequeue) && l.Context().Err() == nil || ctx.Err() != nil {
+		if !errors.Is(err, errRequeue) && l.open.Err() == nil || ctx.Err() != nil {
 			return nil, nil, q.why(ctx, err)
 		}
 	}
@@ -63,7 +63,7 @@ func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Se
 
 // try puts the ticket if nobody is in the way, and else returns who is.
 func (t *Ticket) try(ctx context.Context, seen *Seen) (by *Contender, err error) {
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	if err := t.group.settle(ctx); err != nil {
 		return nil, err

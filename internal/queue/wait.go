@@ -79,7 +79,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		case <-naming:
 			t.group.askWhoHolds(a)
 			naming = nil
-		case <-t.lease.Context().Done():
+		case <-t.lease.open.Done():
 			return errRequeue
 		case <-ctx.Done():
 			return ctx.Err()
@@ -107,7 +107,7 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from
 		}
 		return 0, nil, nil
 	}
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	ctx, rechecked := t.untilRecheck(ctx)
 	q.c.KeepStreamOpen(t.group.prefix)
@@ -184,7 +184,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted b
 			if t.isGone() {
 				return false, a, errRequeue
 			}
-		case <-t.lease.Context().Done():
+		case <-t.lease.open.Done():
 			return false, a, errRequeue
 		case <-ctx.Done():
 			return false, a, ctx.Err()
