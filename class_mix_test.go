@@ -19,7 +19,8 @@ import (
 // Tickets of all classes in one queue, of several Sessions, with foreign keys put by hand and faults on the way.
 
 var mixedKinds = []*queue.Kind{
-	mutexKind.ticket, electionKind.ticket,
+	mutexKind.ticket,
+	{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader}, // an Election's, which would refuse the others
 	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
 	{Class: queue.Reader, Weight: 1, Released: ErrNotHeld, Handoff: true},
 	{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld},

@@ -27,7 +27,7 @@ type Hold struct {
 }
 
 // hold is the Hold of a ticket that was granted.
-func (n *named) hold(t *queue.Ticket) *Hold { return &Hold{named: *n, ticket: t} }
+func (n named) hold(t *queue.Ticket) *Hold { return &Hold{named: n, ticket: t} }
 
 // Context returns a context for the work done under the hold. It is over the moment the hold can no longer be relied on;
 // see Mutex.Context.

@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/queue"
@@ -23,7 +24,7 @@ var (
 	}
 	electionKind = &kind{
 		take: "campaign", give: "resign", notHeld: ErrNotLeader,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
+		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader, Elects: true},
 	}
 	readerKind = &kind{
 		take: "read-lock", give: "release", notHeld: ErrNotHeld,
@@ -89,6 +90,22 @@ func (n *named) acquire(ctx context.Context, value string, locked func(*queue.Co
 		err = fmt.Errorf("%w: %w", err, locked(by))
 	}
 	return nil, n.failed(n.of().take, err)
+}
+
+// try takes it if nobody is in the way, and else says who is. seen is who was at the value's last try, guarded by mu: the
+// next one asks for that ticket alone.
+func (n *named) try(ctx context.Context, value string, mu *sync.Mutex, seen *queue.Seen) (*queue.Ticket, *queue.Contender, error) {
+	mu.Lock()
+	last := *seen
+	mu.Unlock()
+	t, by, err := n.s.tickets.Try(ctx, n.of().ticket, n.name, value, &last)
+	mu.Lock()
+	*seen = last
+	mu.Unlock()
+	if err != nil {
+		return nil, nil, n.failed(n.of().take, err)
+	}
+	return t, by, nil
 }
 
 // lockedBy tells who is in the way.

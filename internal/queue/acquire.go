@@ -26,6 +26,9 @@ func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *
 			return t, nil, nil
 		}
 		a, err := t.enqueue(ctx)
+		if err == nil && k.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
+			err = ErrShared
+		}
 		if err == nil {
 			err = t.wait(ctx, a)
 		}

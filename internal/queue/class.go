@@ -33,6 +33,9 @@ func Of(n int64) Class { return Class{word: "of-" + strconv.FormatInt(n, 10) + "
 // alone reports whether a ticket of the class holds alone.
 func (c Class) alone() bool { return c.limit == 1 }
 
+// shares reports whether any number of tickets of the two classes hold together.
+func (c Class) shares(other Class) bool { return c == other && c.limit == 0 }
+
 // keyRange is the keys from one up to, and without, another.
 type keyRange struct{ from, to string }
 

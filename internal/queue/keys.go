@@ -32,6 +32,12 @@ func (k Keys) direct(key string) bool {
 	return ok && !strings.Contains(leaf, "/")
 }
 
+// class is that of the ticket that has this key.
+func (k Keys) class(key string) Class {
+	c, _ := Classify(strings.TrimPrefix(key, k.prefix))
+	return c
+}
+
 // Contender is one ticket as etcd shows it, of whoever made it.
 type Contender struct {
 	Key   string

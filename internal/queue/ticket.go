@@ -12,6 +12,7 @@ type Kind struct {
 	Weight   int64 // 1 unless the class counts
 	Released error // the cause of a hold that was released
 	Handoff  bool  // a hold may go on in memory to the Session's next ticket, and linger
+	Elects   bool  // others take the first ticket of the queue for the leader's: nobody may share a turn in it
 }
 
 // Ticket is one place in a queue: one generation of a key in etcd.

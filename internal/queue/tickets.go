@@ -24,6 +24,8 @@ var (
 	ErrUnconfirmed = errors.New("etcdlock: released, but not yet confirmed by etcd")
 	// ErrClosed is the cause of what ends because the Session does.
 	ErrClosed = errors.New("etcdlock: session closed")
+	// ErrShared says that an election has found a ticket in its queue that does not hold alone.
+	ErrShared = errors.New("etcdlock: readers or permits queue for this name: an election needs a name of its own")
 )
 
 // errRequeue says that a ticket or its lease was removed while it waited: its caller queues again.

@@ -29,10 +29,7 @@ func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Se
 			return t, nil, nil
 		}
 		q.mu.Lock()
-		by := t.group.ownHolderLocked()
-		if t.group.sharesLocked(k.Class) {
-			by = nil // etcd tells who else is in the way
-		}
+		by := t.group.ownHolderLocked(k.Class)
 		q.mu.Unlock()
 		if by != nil {
 			t.forget()
@@ -65,7 +62,7 @@ func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Se
 func (t *Ticket) try(ctx context.Context, seen *Seen) (by *Contender, err error) {
 	ctx, release := t.lease.bound(ctx)
 	defer release()
-	if err := t.group.settle(ctx); err != nil {
+	if err := t.group.settle(ctx, t.kind.Class); err != nil {
 		return nil, err
 	}
 	if by, err = t.group.stillHeld(ctx, seen); by != nil || err != nil {
@@ -74,18 +71,22 @@ func (t *Ticket) try(ctx context.Context, seen *Seen) (by *Contender, err error)
 	return t.enqueueIfFree(ctx)
 }
 
-// settle waits until the tickets that this Session has released are gone from etcd: they would make the name look
-// busy. Where others of its tickets are queued, the name is busy anyway.
-func (g *group) settle(ctx context.Context) error {
+// settle waits until the tickets that this Session has released are gone from etcd: they would make the name look busy for
+// one of class c. Where others of its tickets are queued, the name is busy anyway, unless they share their turn.
+func (g *group) settle(ctx context.Context, c Class) error {
 	q := g.q
 	for first := true; ; first = false {
 		q.mu.Lock()
 		g.dropDeletedLocked()
-		if n := len(g.toDelete); n == 0 || g.refs > n+1 {
+		n := len(g.toDelete)
+		for n > 0 && c.shares(g.toDelete[n-1].kind.Class) {
+			n--
+		}
+		if n == 0 || c.limit > 0 && g.refs > len(g.toDelete)+1 {
 			q.mu.Unlock()
 			return nil
 		}
-		t, last := g.toDelete[len(g.toDelete)-1], g.lastErr
+		t, last := g.toDelete[n-1], g.lastErr
 		changed, refused := t.changedLocked(), t.deletions.refused != nil
 		if first && g.flushDueLocked(true) {
 			g.flushLocked() // the flush under way is somebody else's, and may hang
@@ -201,7 +202,7 @@ func (t *Ticket) firstInTheWay(ctx context.Context) (*Contender, int64, error) {
 		return nil, 0, err
 	}
 	for _, c := range all {
-		if class, _ := Classify(c.Key[len(t.group.prefix):]); class != t.kind.Class || class.limit > 0 || c.Key == t.key {
+		if !t.kind.Class.shares(t.group.class(c.Key)) || c.Key == t.key {
 			return c, rev, nil
 		}
 	}

@@ -41,7 +41,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			far.Stop()
 			t.waitsFor(generation{})
 			granted := false
-			if granted, a, err = t.waitOwn(ctx, own, a.near.rev); granted || err != nil {
+			if granted, a, err = t.waitOwn(ctx, own, a); granted || err != nil {
 				return err
 			}
 			continue
@@ -77,7 +77,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 				return err
 			}
 		case <-naming:
-			t.group.askWhoHolds(a)
+			t.askWhoHolds(a)
 			naming = nil
 		case <-t.lease.open.Done():
 			return errRequeue
@@ -156,14 +156,17 @@ func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, relea
 	return until, func() bool { cancel(); return <-asked }
 }
 
-// waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where a handoff in memory is
-// possible, that happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
-func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted bool, a ahead, err error) {
+// waitOwn waits for a ticket of the same Session, which is the near one as of a. Where a handoff in memory is possible, that
+// happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
+func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted bool, later ahead, err error) {
 	t.standBehind(own)
 	for {
 		now, letsIn, goneAt, changed := own.status()
+		if goneAt <= a.rev {
+			goneAt = 0 // of an earlier deletion: it was seen there since
+		}
 		switch {
-		case own.isAnother(rev):
+		case own.isAnother(a.near.rev):
 			// Its put was not answered when this one queued behind it. Somebody removed it since, and the put, sent
 			// again, has created it anew, further back.
 			a, err = t.look(ctx, 0)
@@ -172,7 +175,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted b
 			if granted, err = t.handoff(own); granted || err != nil {
 				return granted, a, err
 			}
-		case now == gone && letsIn && goneAt > 0:
+		case now == gone && (letsIn || a.alone()) && goneAt > 0:
 			return true, a, t.grantThenCheck(goneAt)
 		case now == gone:
 			a, err = t.look(ctx, goneAt)
