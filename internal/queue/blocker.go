@@ -92,7 +92,7 @@ func (t *Ticket) blocker() *Contender {
 
 // sharesLocked reports whether a ticket of class c may hold beside the one of ours that holds.
 func (g *group) sharesLocked(c Class) bool {
-	return g.holder != nil && g.holder.kind.Class == c && c.limit == 0
+	return g.holder != nil && g.holder.kind.Class == c && !c.alone()
 }
 
 // ownHolderLocked tells that a ticket of this Session holds, which needs no asking.
