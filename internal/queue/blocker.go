@@ -93,7 +93,7 @@ func (t *Ticket) blocker() *Contender {
 
 // ownHolderLocked tells that a ticket of this Session holds which is in the way of one of class c. It needs no asking.
 func (g *group) ownHolderLocked(c Class) *Contender {
-	if t := g.holder; t != nil && t.state == held && !t.hold.Lost() && !c.shares(t.kind.Class) {
+	if t := g.holder; t != nil && t.state == held && !t.hold.Lost() && (c != t.kind.Class || c.alone()) {
 		return &Contender{Key: t.key, Value: t.value, Rev: t.rev, Lease: t.lease.ID}
 	}
 	return nil

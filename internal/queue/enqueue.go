@@ -73,13 +73,14 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 	ctx, release := t.lease.bound(ctx)
 	defer release()
 	c := t.group.q.c
+	put, counting := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)), t.group.counting(t.kind.Class)
 	var resp *clientv3.TxnResponse
 	err := c.Retry(ctx, func(ctx context.Context) (err error) {
 		start := lease.Now()
 		resp, err = c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
-			Then(append(t.asking(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)))...).
-			Else(clientv3.OpGet(t.key)).
+			Then(append(t.asking(2, 0, 0), append(counting, put)...)...).
+			Else(append([]clientv3.Op{clientv3.OpGet(t.key)}, counting...)...).
 			Commit()
 		if err != nil || lease.Now().Sub(start) > time.Second {
 			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
@@ -96,15 +97,17 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 		if len(kvs) == 0 {
 			return ahead{}, errors.New("etcdlock: bug: a ticket both exists and does not")
 		}
+		t.count(resp.Responses[1:], resp.Header.Revision, generation{})
 		if !t.found(kvs[0]) {
 			return ahead{}, errRequeue
 		}
 		return t.look(ctx, 0)
 	}
-	rev := resp.Header.Revision
+	rev, gates := resp.Header.Revision, resp.Responses[:len(resp.Responses)-1-len(counting)]
+	t.count(resp.Responses[len(gates):len(gates)+len(counting)], rev, generation{t.key, rev})
 	t.placed(rev)
 	var answers []*pb.RangeResponse
-	for _, r := range resp.Responses[:len(resp.Responses)-1] {
+	for _, r := range gates {
 		answers = append(answers, r.GetResponseRange())
 	}
 	if a, ok := t.ahead(answers, rev); ok {

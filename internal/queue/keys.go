@@ -21,9 +21,13 @@ type Keys struct {
 // KeysOf returns the keys of a name.
 func KeysOf(name string) Keys { return Keys{Name: name, prefix: name + "/"} }
 
-// ticket is the key of a ticket. The word of its class comes first.
-func (k Keys) ticket(c Class, id clientv3.LeaseID, n uint64) string {
-	return fmt.Sprintf("%s%s%x-%d", k.prefix, c.word, id, n)
+// ticket is the key of a ticket. The word of its class comes first, and the weight if it has more than one.
+func (k Keys) ticket(kind *Kind, id clientv3.LeaseID, n uint64) string {
+	word := kind.Class.word
+	if kind.Weight > 1 {
+		word += fmt.Sprintf("w%d-", kind.Weight)
+	}
+	return fmt.Sprintf("%s%s%x-%d", k.prefix, word, id, n)
 }
 
 // direct reports whether key is one of them.

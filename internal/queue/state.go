@@ -47,8 +47,11 @@ func (t *Ticket) moveLocked(to state) bool {
 	if !slices.Contains(leadsTo[t.state], to) {
 		return false
 	}
-	t.state = to
 	g := t.group
+	if c := t.censusLocked(); c != nil && t.state == sending {
+		c.sending--
+	}
+	t.state = to
 	switch to {
 	case held:
 		g.holder, g.seen = t, nil
@@ -93,6 +96,9 @@ func (t *Ticket) goneLocked(at int64) {
 	}
 	t.goneAt = at
 	t.group.goneAt = max(t.group.goneAt, at, t.rev) // in any case after its creation
+	if c := t.censusLocked(); c != nil && at > 0 {
+		c.crossOffLocked(t, at)
+	}
 	t.group.dropLocked()
 }
 

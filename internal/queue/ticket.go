@@ -43,6 +43,7 @@ type Ticket struct {
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
+	counting  bool          // it waits for the census to make room
 	hold      *lease.Hold   // once held
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
@@ -66,7 +67,7 @@ func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, t
 	}
 	g := q.groupLocked(name)
 	n := g.counter.takeLocked(l, l == q.lease)
-	t = &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k.Class, l.ID, n), value: value}
+	t = &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k, l.ID, n), value: value}
 	g.addLocked(t)
 	return t, false
 }
@@ -75,6 +76,9 @@ func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, t
 func (g *group) addLocked(t *Ticket) {
 	t.lease.tickets[t.key] = t
 	g.refs++
+	if c := t.censusLocked(); c != nil {
+		c.sending++
+	}
 }
 
 // own returns this Session's ticket of that key and generation, if it knows one. A ticket that has gone since rev, as of

@@ -173,6 +173,8 @@ type group struct {
 	flushes  int       // runs of deletions under way
 	lastErr  error     // what the last deletion failed with
 
+	census map[Class]*census // of the permits, by how many there are
+
 	asking bool          // who holds, see askWhoHolds
 	seen   *Contender    // who was seen to hold
 	seenAt lease.Instant // when

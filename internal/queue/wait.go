@@ -24,10 +24,14 @@ var errRecheck = errors.New("etcdlock: look again")
 func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
 	defer func() { near.Stop(); far.Stop() }()
+	if t.holds(a) {
+		return t.grant()
+	}
+	defer t.countWhile()()
 	naming := t.whenToAsk(ctx, a)
 	for {
 		if a.none() {
-			return t.grant()
+			return t.enter(ctx, 0)
 		}
 		own, goneAt := t.own(a.near, a.rev)
 		if goneAt > 0 {
@@ -67,7 +71,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		select {
 		case resp, ok := <-near.Events:
 			if at = near.goneAt(resp, ok); at > 0 && a.alone() {
-				return t.grantThenCheck(at)
+				return t.enter(ctx, at)
 			}
 		case resp, ok := <-far.Events:
 			at = far.goneAt(resp, ok)
@@ -176,7 +180,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 				return granted, a, err
 			}
 		case now == gone && (letsIn || a.alone()) && goneAt > 0:
-			return true, a, t.grantThenCheck(goneAt)
+			return true, a, t.enter(ctx, goneAt)
 		case now == gone:
 			a, err = t.look(ctx, goneAt)
 			return false, a, err
