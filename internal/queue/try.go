@@ -19,6 +19,15 @@ type Seen generation
 // Try takes the lock if nobody is in the way, and else returns who is. seen is the holder that etcd named at the last try,
 // and is set to the one that it names now.
 func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Seen) (t *Ticket, by *Contender, err error) {
+	w := q.waitBegun(ctx, k, name, true)
+	t, by, err = q.acquireIfFree(ctx, k, name, value, seen)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, err
+}
+
+func (q *Tickets) acquireIfFree(
+	ctx context.Context, k *Kind, name, value string, seen *Seen,
+) (t *Ticket, by *Contender, err error) {
 	for {
 		l, err := q.usable(ctx)
 		if err != nil {
