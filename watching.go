@@ -121,15 +121,17 @@ func (w *watching) WaitEnded(ctx context.Context, q queue.WaitEnd) {
 // HoldEnded implements queue.Observer. It is called under a mutex, so no hook is called here: after the end of the Session
 // no hold is left to end.
 func (w *watching) HoldEnded(q queue.HoldEnd) {
-	if f := w.hooks.HoldEnded; f != nil {
-		t, ending := q.Ticket, endings[q.Ending]
-		w.events.Put(func() {
-			f(HoldEnd{
-				Kind: t.Kind().Name, Name: t.Name(), Token: t.Token(), Key: t.Key(),
-				Held: q.Held, Ending: ending.Ending, Cause: ending.Cause,
-			})
+	f := w.hooks.HoldEnded
+	if f == nil {
+		return
+	}
+	ended := func() {
+		t, e := q.Ticket, endings[q.Ending]
+		f(HoldEnd{
+			Kind: t.Kind().Name, Name: t.Name(), Token: t.Token(), Key: t.Key(), Held: q.Held, Ending: e.Ending, Cause: e.Cause,
 		})
 	}
+	w.events.Put(ended)
 }
 
 // Overran implements queue.Observer. It is called under a mutex while the function runs.
