@@ -32,8 +32,8 @@ type Hooks struct {
 	Renewed func(Renewal)
 	// LeaseReplaced: after the loss of its lease the Session has the next one.
 	LeaseReplaced func(LeaseReplacement)
-	// Overrun: a function of Do or Run still runs a twentieth of the TTL after its hold has ended, when others may hold; and
-	// once more when it has returned at last. Session.CheckOverrun is for those that never do.
+	// Overrun: a function of Do or Run still runs a twentieth of the TTL (and WithMargin's time) after its hold has ended,
+	// when others may hold; and once more when it has returned at last. Session.CheckOverrun is for those that never do.
 	Overrun func(Overrun)
 }
 
