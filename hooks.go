@@ -10,7 +10,7 @@ import (
 // Hooks are functions of yours that a Session calls when something happens to its locks and its lease: for metrics, traces
 // and alarms. Any of them may be nil; nothing is done for one that is. WithHooks sets them.
 //
-// They are called in the background, one after the other, in the order in which the Session noticed what they tell. So a
+// But for Opened they are called in the background, one after the other, in the order in which the Session noticed what they tell. So a
 // hook is told a little later, and whatever it does, it does no harm to a hold: while one blocks, locks are taken and
 // released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 65,536 events wait, further ones
 // are dropped; Stats counts them. Close waits until all have been told, and so for a hook that blocks.
@@ -19,6 +19,9 @@ import (
 // that panics ends the process, as a panic in any goroutine does. A call that returns after the end of its Session calls
 // its hooks itself, before it returns, at the same time as others perhaps.
 type Hooks struct {
+	// Opened: NewSession is about to return s. It is called by NewSession itself, for whoever wants to ask s later: for its
+	// Stats at each scrape.
+	Opened func(s *Session)
 	// WaitBegun: a call begins to queue, or to try. Here and in WaitEnded ctx has the values of the context of that call,
 	// a trace for one, and does not end with it.
 	WaitBegun func(ctx context.Context, w Wait)

@@ -74,7 +74,11 @@ func TestTimeAHookMayUseTheSession(t *testing.T) {
 		var s *Session
 		var again error
 		done := make(chan struct{})
-		s = e.session(t, WithHooks(Hooks{HoldEnded: func(h HoldEnd) {
+		opened := func(of *Session) {
+			assert.NoError(t, of.Check())
+			s = of
+		}
+		own := e.session(t, WithHooks(Hooks{Opened: opened, HoldEnded: func(h HoldEnd) {
 			if h.Name != "a" {
 				return
 			}
@@ -85,6 +89,7 @@ func TestTimeAHookMayUseTheSession(t *testing.T) {
 			again = NewMutex(s, "b").Do(t.Context(), func(context.Context) error { return nil })
 			go s.Close()
 		}}))
+		require.Same(t, own, s)
 		m := NewMutex(s, "a")
 		require.NoError(t, m.Lock(t.Context()))
 		until(time.Now().Add(5 * time.Second)) // it is watched by then

@@ -102,6 +102,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	s.tasks.Go(s.leases.renewLoop)
 	s.tasks.Go(s.tickets.WatchHeld)
 	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
+	s.watching.opened(s)
 	return s, nil
 }
 

@@ -30,6 +30,7 @@ func newWatching(hooks []Hooks, tasks *task.Group) *watching {
 	w := &watching{events: task.NewInOrder(tasks, eventsKept)}
 	for _, h := range hooks {
 		w.hooks = Hooks{
+			Opened:        both(w.hooks.Opened, h.Opened),
 			WaitBegun:     both2(w.hooks.WaitBegun, h.WaitBegun),
 			WaitEnded:     both2(w.hooks.WaitEnded, h.WaitEnded),
 			HoldEnded:     both(w.hooks.HoldEnded, h.HoldEnded),
@@ -76,6 +77,13 @@ func (w *watching) dropped() uint64 {
 		return 0
 	}
 	return w.events.Dropped()
+}
+
+// opened tells of the Session.
+func (w *watching) opened(s *Session) {
+	if w != nil && w.hooks.Opened != nil {
+		w.hooks.Opened(s)
+	}
 }
 
 // told tells f's hook in the background. For a call that outlasts its Session there is none any more.
