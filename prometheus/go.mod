@@ -7,7 +7,7 @@ replace github.com/etcdlock/etcdlock => ../
 require (
 	github.com/etcdlock/etcdlock v0.0.0
 	github.com/prometheus/client_golang v1.20.5
-	github.com/stretchr/testify v1.11.1
+	github.com/stretchr/testify v1.10.0
 )
 
 require (
