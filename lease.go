@@ -25,6 +25,7 @@ type leases struct {
 	early   time.Duration // how much earlier than it must each is given up
 	log     *slog.Logger
 	now     chan struct{} // asks for a renewal now
+	hooks   *watching
 
 	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it.
 	mu      sync.Mutex
@@ -32,11 +33,14 @@ type leases struct {
 	next    chan struct{} // closed with the next lease, or its refusal
 	refused error         // what etcd refused the next lease with, for good
 	lastErr error         // what the last renewal or grant failed with, nil after a success
+
+	renewals, failures, replacements uint64 // acknowledged, attempts that failed, next leases
 }
 
-func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger) *leases {
+func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger, hooks *watching) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, log: log, now: make(chan struct{}, 1), next: make(chan struct{}),
+		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, log: log, hooks: hooks,
+		now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }
 
@@ -131,10 +135,16 @@ func (ls *leases) LastErr() error {
 	return ls.lastErr
 }
 
-func (ls *leases) setLastErr(err error) {
+// renewed takes it in that a renewal of l was acknowledged, or that an attempt at one has failed.
+func (ls *leases) renewed(l *queue.Lease, took time.Duration, err error) {
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.lastErr = err
+	if ls.lastErr = err; err == nil {
+		ls.renewals++
+	} else {
+		ls.failures++
+	}
+	ls.mu.Unlock()
+	ls.hooks.renewed(l, took, err)
 }
 
 // CheckNow asks for a renewal now, which tells whether the lease is still there.
@@ -198,6 +208,7 @@ func (ls *leases) abandon(l *queue.Lease, keys []string) {
 // nextLease gets the next lease, however long it takes; nil when the Session is over.
 func (ls *leases) nextLease() *queue.Lease {
 	pace := rpc.Pace{Least: 50 * time.Millisecond, Most: time.Second}
+	old := ls.current()
 	for n := 0; ls.tasks.Closing().Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(ls.tasks.Back(), ls.client.AttemptTimeout(n))
 		granted, took, err := grant(ctx, ls.client.Client, ls.ttl, ls.early)
@@ -205,6 +216,7 @@ func (ls *leases) nextLease() *queue.Lease {
 		if err == nil {
 			if l := ls.adopt(granted); l != nil {
 				ls.client.Answered(took)
+				ls.hooks.replaced(old, l)
 				ls.log.Info("etcdlock: new lease", queue.Attr(granted), "ttl", l.TTL)
 				return l
 			}
@@ -233,6 +245,7 @@ func (ls *leases) adopt(granted *lease.Lease) *queue.Lease {
 		return nil
 	}
 	ls.lease, ls.lastErr, ls.refused = l, nil, nil
+	ls.replacements++
 	ls.wakeLocked()
 	return l
 }

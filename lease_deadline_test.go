@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // The deadline of a hold, to the nanosecond, in fake time.
@@ -97,7 +95,7 @@ func lateRenewal(t *testing.T, e *etcd, from, delay time.Duration) *Mutex {
 	e.bends(func(call string) fault {
 		switch {
 		case time.Since(begin) < from:
-			return fault{err: rpctypes.ErrGRPCRequestTooManyRequests} // the client does not repeat by itself what fails so
+			return fault{err: errBusy} // the client does not repeat by itself what fails so
 		case call == "keepalive" && sent.IsZero():
 			sent = time.Now()
 			return fault{after: delay}

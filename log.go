@@ -3,7 +3,6 @@ package etcdlock
 import (
 	"context"
 	"log/slog"
-	"sync"
 
 	"github.com/etcdlock/etcdlock/internal/task"
 )
@@ -15,26 +14,18 @@ const linesKept = 64
 // One goroutine of the Session hands on the lines, in order.
 type beside struct {
 	slog.Handler
-	*lines
-}
-
-type lines struct {
-	tasks *task.Group
-
-	mu      sync.Mutex // guards what follows; under it a goroutine is started, and nothing is logged
-	waiting []func()
-	running bool
+	lines *task.InOrder
 }
 
 // logBeside returns log for what runs in the background of a Session.
 func logBeside(log *slog.Logger, tasks *task.Group) *slog.Logger {
-	return slog.New(beside{log.Handler(), &lines{tasks: tasks}})
+	return slog.New(beside{log.Handler(), task.NewInOrder(tasks, linesKept)})
 }
 
 // Handle takes one line; see slog.Handler.
 func (b beside) Handle(ctx context.Context, r slog.Record) error {
 	ctx, r = context.WithoutCancel(ctx), r.Clone()
-	b.put(func() { _ = b.Handler.Handle(ctx, r) })
+	b.lines.Put(func() { _ = b.Handler.Handle(ctx, r) })
 	return nil
 }
 
@@ -46,31 +37,4 @@ func (b beside) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup is as WithAttrs.
 func (b beside) WithGroup(name string) slog.Handler {
 	return beside{b.Handler.WithGroup(name), b.lines}
-}
-
-func (l *lines) put(line func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.waiting) == linesKept {
-		return
-	}
-	l.waiting = append(l.waiting, line)
-	if !l.running {
-		l.running = l.tasks.Go(l.write) // false once the Session is closed: nobody wants to know any more
-	}
-}
-
-func (l *lines) write() {
-	for {
-		l.mu.Lock()
-		if len(l.waiting) == 0 {
-			l.running = false
-			l.mu.Unlock()
-			return
-		}
-		line := l.waiting[0]
-		l.waiting = l.waiting[1:]
-		l.mu.Unlock()
-		line()
-	}
 }

@@ -20,15 +20,15 @@ type kind struct {
 var (
 	mutexKind = &kind{
 		take: "lock", give: "unlock", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
+		ticket: &queue.Kind{Name: "mutex", Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
 	}
 	electionKind = &kind{
 		take: "campaign", give: "resign", notHeld: ErrNotLeader,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader, Elects: true},
+		ticket: &queue.Kind{Name: "election", Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader, Elects: true},
 	}
 	readerKind = &kind{
 		take: "read-lock", give: "release", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
+		ticket: &queue.Kind{Name: "reader", Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
 	}
 )
 
@@ -115,12 +115,11 @@ func (n *named) lockedBy(by *queue.Contender) *LockedError {
 
 // work runs fn under the hold of t. The Session's Close waits for it.
 func (n *named) work(ctx context.Context, t *queue.Ticket, fn func(ctx context.Context) error) error {
-	hold := t.Hold()
-	if !n.s.tasks.Begin(hold.Context) { // the one inside: Close does not ask the clock
+	if !t.BeginWork() {
 		return n.s.over()
 	}
-	defer n.s.tasks.End(hold.Context)
-	work, stop := lease.NewWork(ctx, hold)
+	defer t.EndWork()
+	work, stop := lease.NewWork(ctx, t.Hold())
 	defer stop()
 	return fn(work)
 }

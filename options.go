@@ -24,6 +24,7 @@ type options struct {
 	log      *slog.Logger
 	linger   time.Duration
 	margin   time.Duration
+	hooks    []Hooks
 }
 
 func newOptions(opts []Option) (options, error) {

@@ -36,6 +36,8 @@ type Session struct {
 	unhook  func() bool   // from the end of the client
 	ended   atomic.Bool   // end was called
 	closed  chan struct{} // closed when end is done
+	// watching calls hooks; nil if there are none.
+	watching *watching
 
 	mu        sync.Mutex // guards what follows; a leaf
 	unrevoked error      // for the first who asks: why end could not give the lease back
@@ -46,7 +48,7 @@ type Session struct {
 //	leases.renewLoop       renews the lease and gets the next one; from NewSession on
 //	leases.abandon         revokes a lost lease
 //	renewal.start          one for each request of a renewal
-//	lines.write            hands on log lines, while there are any
+//	task.InOrder           hands on log lines, while there are any; another one calls hooks
 //	queue: WatchHeld       one watch on one held ticket; from NewSession on
 //	       checkAll, sweep what is done for the tickets once per renewal, and checkAll's requests
 //	       checkAt         the check soon after some grants
@@ -91,8 +93,9 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}
 	log := logBeside(o.log, s.tasks)
-	s.leases = newLeases(s.client, s.tasks, o, log)
-	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger)
+	s.watching = newWatching(o.hooks, s.tasks)
+	s.leases = newLeases(s.client, s.tasks, o, log, s.watching)
+	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger, s.watching.observer())
 	s.leases.begin(s.tickets, l)
 	if len(client.Endpoints()) == 1 {
 		o.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost",
@@ -101,6 +104,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	s.tasks.Go(s.leases.renewLoop)
 	s.tasks.Go(s.tickets.WatchHeld)
 	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
+	s.watching.opened(s)
 	return s, nil
 }
 
@@ -203,6 +207,7 @@ func (s *Session) end(cause error) {
 	alive := l.Alive()
 	working, left := s.tasks.Working(), l.Left()
 	l.End(cause) // renewals stop here, so left is final
+	s.tickets.EndHolds(l)
 	go func() {
 		defer close(s.closed)
 		err := cause

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -34,6 +35,9 @@ type Lease struct {
 	early  time.Duration // how much earlier than it must it is given up
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+
+	ended  atomic.Int64 // the Instant at which it was over, once it is
+	byEtcd atomic.Bool  // it ended because etcd said so, not by its deadline
 
 	// mu guards what follows. Nothing is taken under it, and no context is cancelled.
 	mu       sync.Mutex
@@ -107,12 +111,25 @@ func (l *Lease) End(cause error) {
 	l.mu.Lock()
 	if l.cause == nil {
 		l.cause = cause
+		l.ended.Store(int64(min(Now(), l.deadline)))
 		l.timer.Stop()
 	}
 	cause = l.cause
 	l.mu.Unlock()
 	l.cancel(cause)
 }
+
+// NotFound ends the lease because etcd says that there is no such lease.
+func (l *Lease) NotFound() {
+	if l.Alive() {
+		l.byEtcd.Store(true)
+	}
+	l.End(ErrLost)
+}
+
+// Ended tells of a lease that is over when it was, which is its deadline however late anybody noticed, and whether etcd
+// said so. It takes no mutex and asks no clock.
+func (l *Lease) Ended() (at Instant, byEtcd bool) { return Instant(l.ended.Load()), l.byEtcd.Load() }
 
 // expire runs when the timer fires, which an extension may have overtaken.
 func (l *Lease) expire() {

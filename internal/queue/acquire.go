@@ -16,6 +16,13 @@ import (
 // With an error, by is not nil if the caller's context ended while others held; its fields are empty where nobody knows
 // who.
 func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
+	w := q.waitBegun(ctx, k, name, false)
+	t, by, err = q.acquire(ctx, k, name, value)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, err
+}
+
+func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
 	for n := 0; ; n++ {
 		l, err := q.usable(ctx)
 		if err != nil {

@@ -129,7 +129,7 @@ func (t *Ticket) found(kv *mvccpb.KeyValue) bool {
 // leaseGone turns etcd's refusal of a dead lease into the loss that it is.
 func (t *Ticket) leaseGone(err error) error {
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		t.lease.End(lease.ErrLost)
+		t.lease.NotFound()
 		return errRequeue
 	}
 	return err

@@ -62,7 +62,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 	if pred.state != left || !pred.handsOffLocked(t) {
 		return false, nil
 	}
-	pred.handed = true
+	pred.handed, t.memory = true, true
 	if err := t.grantLocked(); err != nil {
 		return true, err
 	}

@@ -7,8 +7,8 @@ import (
 
 // This file waits for room among the permits, in the goroutine of the caller.
 
-// holds reports whether the ticket, which was there as of a, holds by what is known.
-func (t *Ticket) holds(a ahead) bool {
+// holdsBehind reports whether the ticket, which was there as of a, holds by what is known.
+func (t *Ticket) holdsBehind(a ahead) bool {
 	return a.none() && (!t.kind.Class.counted() || t.room().fits)
 }
 

@@ -21,7 +21,7 @@ import (
 //	left     gone     its deletion is confirmed
 //	any      gone     its lease is over; or it was never put; or somebody else removed it; or the next hold took it up
 
-type state int
+type state uint8
 
 const (
 	sending state = iota // its put may or may not have arrived
@@ -47,6 +47,10 @@ func (t *Ticket) moveLocked(to state) bool {
 	if !slices.Contains(leadsTo[t.state], to) {
 		return false
 	}
+	t.endHoldLocked(to)
+	if t.state == left {
+		t.group.q.tally.leaving--
+	}
 	g := t.group
 	if c := t.censusLocked(); c != nil && t.state == sending {
 		c.sending--
@@ -55,6 +59,7 @@ func (t *Ticket) moveLocked(to state) bool {
 	switch to {
 	case held:
 		g.holder, g.seen = t, nil
+		t.beginHoldLocked()
 	case idle:
 		g.idle = t
 	case left, gone:
@@ -71,6 +76,7 @@ func (t *Ticket) moveLocked(to state) bool {
 	switch to {
 	case left:
 		g.toDelete = append(g.toDelete, t)
+		g.q.tally.leaving++
 	case gone:
 		t.next = nil // whoever keeps this one does not keep all that came after
 		delete(t.lease.tickets, t.key)
@@ -136,9 +142,10 @@ func (t *Ticket) tellLocked() {
 func (t *Ticket) takeUpLocked() *Ticket {
 	up := &Ticket{
 		group: t.group, lease: t.lease, n: t.n, key: t.key, value: t.value, kind: t.kind,
-		state: held, rev: t.rev, mod: t.mod, guarded: t.guarded, hold: lease.NewHold(t.lease.Lease, t.kind.Released),
+		state: held, rev: t.rev, mod: t.mod, guarded: t.guarded, memory: true, hold: lease.NewHold(t.lease.Lease, t.kind.Released),
 	}
 	t.lease.tickets[t.key], t.group.holder, t.group.idle = up, up, nil
+	up.beginHoldLocked()
 	t.state = gone
 	t.tellLocked()
 	return up

@@ -8,6 +8,7 @@ import (
 
 // Kind is what the tickets of one primitive differ in from those of another.
 type Kind struct {
+	Name     string // what hooks and metrics call it
 	Class    Class
 	Weight   int64 // 1 unless the class counts
 	Released error // the cause of a hold that was released
@@ -32,13 +33,17 @@ type Ticket struct {
 
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
-	state     state
+	since     lease.Instant // when it began to hold, if somebody observes
 	rev       int64         // create revision: the fencing token; 0 while sending
 	near      generation    // while waiting: the ticket of another Session that it waits for
 	next      *Ticket       // the ticket of this Session that waits for this one in memory
+	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
 	handed    bool          // its hold went on in memory
+	memory    bool          // its own hold is one that went on so
+	holds     bool          // it holds, and the end of that was not counted yet
+	works     bool          // a function of its caller runs under it
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked

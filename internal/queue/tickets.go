@@ -39,6 +39,9 @@ type Tickets struct {
 	log    *slog.Logger
 	linger time.Duration
 
+	observer Observer // nil if nobody wants to know
+	tally    tally
+
 	held   chan struct{} // tells WatchHeld that something is held
 	checks task.Aside    // of tickets
 	sweeps task.Aside    // for strays
@@ -50,6 +53,7 @@ type Tickets struct {
 	lease    *Lease // the newest, which may be over
 	groups   map[string]*group
 	readable string // a key that this client may read
+	overruns map[*Ticket]*overrun
 }
 
 // Leases is where tickets get the lease that they hang on.
@@ -86,10 +90,13 @@ func (l *Lease) sessionOver() error {
 }
 
 // New returns the tickets of a Session, of which there are none yet. A mutex's lock lingers for linger after its release.
-func New(c *rpc.Client, tasks *task.Group, leases Leases, log *slog.Logger, linger time.Duration) *Tickets {
+// observer may be nil.
+func New(
+	c *rpc.Client, tasks *task.Group, leases Leases, log *slog.Logger, linger time.Duration, observer Observer,
+) *Tickets {
 	return &Tickets{
-		c: c, tasks: tasks, leases: leases, log: log, linger: linger,
-		held: make(chan struct{}, 1), groups: make(map[string]*group), readable: "etcdlock",
+		c: c, tasks: tasks, leases: leases, log: log, linger: linger, observer: observer, held: make(chan struct{}, 1),
+		groups: make(map[string]*group), readable: "etcdlock", overruns: make(map[*Ticket]*overrun),
 	}
 }
 

@@ -20,6 +20,15 @@ type Seen generation
 // Try takes the lock if nobody is in the way, and else returns who is. seen is the holder that etcd named at the last try,
 // and is set to the one that it names now.
 func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Seen) (t *Ticket, by *Contender, err error) {
+	w := q.waitBegun(ctx, k, name, true)
+	t, by, err = q.acquireIfFree(ctx, k, name, value, seen)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, err
+}
+
+func (q *Tickets) acquireIfFree(
+	ctx context.Context, k *Kind, name, value string, seen *Seen,
+) (t *Ticket, by *Contender, err error) {
 	for {
 		l, err := q.usable(ctx)
 		if err != nil {
@@ -256,7 +265,7 @@ func (t *Ticket) firstInTheWay(ctx context.Context) (*Contender, int64, error) {
 // of a Lock does. When somebody turns out to be ahead, it returns who is in the way, and the ticket has to leave.
 func (t *Ticket) enqueueToSee(ctx context.Context) (*Contender, error) {
 	a, err := t.enqueue(ctx)
-	if err != nil || t.holds(a) {
+	if err != nil || t.holdsBehind(a) {
 		return nil, err
 	}
 	by, _, err := t.firstInTheWay(ctx)

@@ -24,7 +24,7 @@ var errRecheck = errors.New("etcdlock: look again")
 func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
 	defer func() { near.Stop(); far.Stop() }()
-	if t.holds(a) {
+	if t.holdsBehind(a) {
 		return t.grant()
 	}
 	defer t.countWhile()()
