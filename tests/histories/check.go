@@ -42,7 +42,10 @@ func sorted[V any](m map[string]V) []string {
 }
 
 // life is that of a ticket; seen and born are when a watch told of its two ends.
-type life struct{ created, deleted, born, seen int64 }
+type life struct {
+	created, deleted, born, seen int64
+	reads                        bool
+}
 
 // lives lists the tickets that etcd had, by create revision.
 func (h *history) lives(name string) map[int64]*life {
@@ -51,7 +54,7 @@ func (h *history) lives(name string) map[int64]*life {
 	for _, c := range h.log.changes(name) {
 		switch {
 		case c.Create == c.Rev:
-			l := &life{created: c.Rev, deleted: never, born: c.Seen}
+			l := &life{created: c.Rev, deleted: never, born: c.Seen, reads: strings.HasPrefix(c.Key, name+"/read-")}
 			lives[c.Rev], open[c.Key] = l, l
 		case c.Create == 0 && open[c.Key] != nil:
 			open[c.Key].deleted, open[c.Key].seen = c.Rev, c.Seen
@@ -62,7 +65,7 @@ func (h *history) lives(name string) map[int64]*life {
 }
 
 // checkTickets holds every acquisition against the tickets that etcd had: its token is a create revision, and no ticket
-// ahead of it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
+// ahead of it that excludes it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
 func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 	lives := h.lives(name)
 	byToken := make([]*life, 0, len(lives))
@@ -70,10 +73,15 @@ func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 		byToken = append(byToken, l)
 	}
 	sort.Slice(byToken, func(i, j int) bool { return byToken[i].created < byToken[j].created })
-	ahead := make(map[int64]int64, len(byToken)) // the last deletion among the tickets before this one
-	last := int64(0)
+	ahead := make(map[int64]int64, len(byToken)) // the last deletion among the tickets before this one that exclude it
+	last, lastAlone := int64(0), int64(0)
 	for _, l := range byToken {
 		ahead[l.created] = last
+		if l.reads {
+			ahead[l.created] = lastAlone
+		} else {
+			lastAlone = max(lastAlone, l.deleted)
+		}
 		last = max(last, l.deleted)
 	}
 	var found []finding
@@ -98,16 +106,24 @@ func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 	return found
 }
 
-// checkGuarded looks at what was written under guards: tokens in the order of the revisions.
+// checkGuarded looks at what was written under guards: no token after a greater one of a hold that excludes it. All holds of
+// a name that share do so with any number.
 func (h *history) checkGuarded(name string) []finding {
 	var found []finding
-	var before change
+	var newest, alone int64 // of all, and of those that share with nobody
 	for _, c := range h.log.of(guardedFor + name) {
-		if before.Rev != 0 && number(c.Value) < number(before.Value) {
-			found = append(found, finding{"guarded writes, " + name, fmt.Sprintf(
-				"token %s wrote at revision %d, after token %s had at %d", c.Value, c.Rev, before.Value, before.Rev)})
+		token, shares := number(c.Value), !strings.HasSuffix(c.Value, " ")
+		before := newest
+		if shares {
+			before = alone
+		} else {
+			alone = max(alone, token)
 		}
-		before = c
+		newest = max(newest, token)
+		if token < before {
+			found = append(found, finding{"guarded writes, " + name, fmt.Sprintf(
+				"token %s wrote at revision %d, after token %d had", c.Value, c.Rev, before)})
+		}
 	}
 	return found
 }
