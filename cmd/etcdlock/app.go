@@ -48,10 +48,12 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().AddFlagSet(a.conn.flags())
+	root.PersistentFlags().SortFlags = false
+	root.Flags().SortFlags = false
 	words := pflag.NewFlagSet("words", pflag.ContinueOnError)
 	words.CountVarP(&a.verbose, "verbose", "v", "say more: who is waited for, when the lock is held; -vv even more")
 	words.BoolVarP(&a.quiet, "quiet", "q", false, "say only what is an error; exit codes tell the rest")
-	words.StringVar(&a.logFormat, "log-format", "text", "text or json, for what etcdlock itself says on stderr")
+	words.StringVar(&a.logFormat, "log-format", "text", "`FORMAT` of what etcdlock itself says on stderr: text or json")
 	root.PersistentFlags().AddFlagSet(words)
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(usage)

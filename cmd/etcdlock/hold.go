@@ -60,8 +60,8 @@ func (a *app) holdCommand() *cobra.Command {
 	}
 	w.flags(cmd.Flags())
 	m.flags(cmd.Flags())
-	cmd.Flags().Uint8Var(&conflict, "conflict-exit-code", exitConflict, "exit code when the lock was not obtained")
-	cmd.Flags().Uint8Var(&lost, "lost-exit-code", exitLost, "exit code when the lock was lost")
+	cmd.Flags().Uint8Var(&conflict, "conflict-exit-code", exitConflict, "exit `CODE` when the lock was not obtained")
+	cmd.Flags().Uint8Var(&lost, "lost-exit-code", exitLost, "exit `CODE` when the lock was lost")
 	a.complete(cmd)
 	return cmd
 }

@@ -21,18 +21,18 @@ func (a *app) releaseCommand() *cobra.Command {
 	var key string
 	var token int64
 	cmd := &cobra.Command{
-		Use: "release NAME --key KEY --token TOKEN", Short: "Remove one ticket of a lock, by an operator", Long: aboutRelease,
-		Example:     "  etcdlock release /cron/lock/job9 --key /cron/lock/job9/694d9ab1c2d3e4f5-1 --token 42",
+		Use: "release NAME --ticket KEY --token TOKEN", Short: "Remove one ticket of a lock, by an operator", Long: aboutRelease,
+		Example:     "  etcdlock release /cron/lock/job9 --ticket /cron/lock/job9/694d9ab1c2d3e4f5-1 --token 42",
 		Annotations: map[string]string{"codes": "Exit codes: 0 removed, 123 not there: released, lost or removed before, 125 etcdlock failed."},
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) != 1 {
 				return failed("%s", nameNeeded(cmd, names))
 			}
 			if key == "" || token <= 0 {
-				return failed("it needs --key and --token, so that no other hold is removed: etcdlock who %s shows them", names[0])
+				return failed("it needs --ticket and --token, so that no other hold is removed: etcdlock who %s shows them", names[0])
 			}
 			if leaf, ok := strings.CutPrefix(key, names[0]+"/"); !ok || leaf == "" || strings.Contains(leaf, "/") {
-				return failed("--key %q is no ticket of %s: etcdlock who %s shows them", key, names[0], names[0])
+				return failed("--ticket %q is no ticket of %s: etcdlock who %s shows them", key, names[0], names[0])
 			}
 			client, err := a.conn.client()
 			if err != nil {
@@ -57,8 +57,8 @@ func (a *app) releaseCommand() *cobra.Command {
 		}
 		return err
 	}
-	cmd.Flags().StringVar(&key, "key", "", "key of the ticket")
-	cmd.Flags().Int64Var(&token, "token", 0, "its token")
+	cmd.Flags().StringVar(&key, "ticket", "", "`KEY` of the ticket")
+	cmd.Flags().Int64Var(&token, "token", 0, "its `TOKEN`")
 	a.complete(cmd)
 	return cmd
 }

@@ -48,8 +48,8 @@ type membership struct {
 }
 
 func (m *membership) flags(fs *pflag.FlagSet) {
-	fs.DurationVar(&m.ttl, "ttl", 30*time.Second, "how long the lock outlives the last word of etcd: after a crash it is free that much later")
-	fs.StringVar(&m.identity, "identity", "", "what others see as the holder (default host-pid)")
+	fs.DurationVar(&m.ttl, "ttl", 30*time.Second, "`DURATION` by which the lock outlives the last word of etcd, and a crash")
+	fs.StringVar(&m.identity, "identity", "", "`NAME` that others see as the holder (default host-pid)")
 }
 
 func (m *membership) check() error {
@@ -78,7 +78,7 @@ func (r *runner) flags(fs *pflag.FlagSet) {
 	r.policy.flags(fs)
 	fs.StringVarP(&r.line, "command", "c", "", "run this `LINE` by $SHELL -c, instead of CMD")
 	fs.BoolVar(&r.foreground, "foreground", false, "signals and kills reach CMD alone, which may read from the terminal")
-	fs.Uint8Var(&r.lostCode, "lost-exit-code", exitLost, "exit code when the lock was lost")
+	fs.Uint8Var(&r.lostCode, "lost-exit-code", exitLost, "exit `CODE` when the lock was lost")
 }
 
 // check completes r once the flags are read. It finds the command before the lock is taken.
@@ -134,7 +134,7 @@ func (a *app) runCommand() *cobra.Command {
 		},
 	}
 	w.flags(cmd.Flags())
-	cmd.Flags().Uint8Var(&r.conflictCode, "conflict-exit-code", exitConflict, "exit code when the lock was not obtained")
+	cmd.Flags().Uint8Var(&r.conflictCode, "conflict-exit-code", exitConflict, "exit `CODE` when the lock was not obtained")
 	r.flags(cmd.Flags())
 	a.complete(cmd)
 	return cmd

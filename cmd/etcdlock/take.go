@@ -39,8 +39,8 @@ func (h *held) left() time.Duration {
 }
 
 func (w *want) flags(fs *pflag.FlagSet) {
-	fs.BoolVarP(&w.shared, "shared", "s", false, "take the shared side: others that take it hold it, too (a read lock)")
-	fs.DurationVarP(&w.wait, "wait", "w", 0, "how long to wait for the lock; 0: try once (default: as long as it takes)")
+	fs.BoolVarP(&w.shared, "shared", "s", false, "take the shared side, which any number hold at once (a read lock)")
+	fs.DurationVarP(&w.wait, "wait", "w", 0, "`DURATION` to wait for the lock at most; 0 tries once (default: as long as it takes)")
 }
 
 // check completes w once the flags are read.
