@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"os"
 	"strings"
 	"time"
@@ -60,7 +59,7 @@ func (c *connection) config() (*clientv3.Config, error) {
 	if err := c.discover(&spec); err != nil {
 		return nil, err
 	}
-	for _, e := range spec.Endpoints {
+	for _, e := range append(spec.Endpoints, strings.Join(spec.Endpoints, "")) {
 		if strings.TrimSpace(e) == "" {
 			return nil, failed("--endpoints has an empty address: it takes host:port, such as 127.0.0.1:2379")
 		}
@@ -139,27 +138,32 @@ func (c *connection) discover(spec *clientv3.ConfigSpec) error {
 	return nil
 }
 
-// client connects. Without a user it returns at once; with one it has logged in.
-func (c *connection) client() (*clientv3.Client, error) {
+// client connects to etcd, and logs in if there is a user.
+func (c *connection) client(ctx context.Context) (*clientv3.Client, error) {
 	cfg, err := c.config()
 	if err != nil {
 		return nil, err
 	}
-	client, err := clientv3.New(*cfg)
-	switch {
-	case err == nil:
-		return client, nil
-	case errors.Is(err, context.DeadlineExceeded): // the client keeps to itself what is wrong with the connection
-		open := *cfg
-		open.Username, open.Password = "", ""
-		if client, oerr := clientv3.New(open); oerr == nil {
-			defer client.Close() //nolint:errcheck // nothing was asked of it
-			if rerr := c.reach(client.Ctx(), client); rerr != nil {
-				return nil, rerr
-			}
-		}
+	open := *cfg
+	open.Username, open.Password = "", "" // a client that cannot log in says nothing of what is wrong with the connection
+	client, err := clientv3.New(open)
+	if err != nil {
+		return nil, failed("%s: %w", strings.Join(cfg.Endpoints, ", "), err)
 	}
-	return nil, failed("%s: %w", strings.Join(cfg.Endpoints, ", "), err)
+	err = c.reach(ctx, client)
+	if err == nil && cfg.Username != "" {
+		_ = client.Close()
+		cfg.DialTimeout = c.commandTimeout // what its login may take
+		if client, err = clientv3.New(*cfg); err != nil {
+			return nil, failed("login of %s at %s: %w", cfg.Username, strings.Join(cfg.Endpoints, ", "), err)
+		}
+		return client, nil
+	}
+	if err != nil {
+		_ = client.Close()
+		return nil, err
+	}
+	return client, nil
 }
 
 // reach waits for a connection, for --dial-timeout, and says why there is none.
@@ -180,11 +184,8 @@ func (c *connection) reach(ctx context.Context, client *clientv3.Client) error {
 	return nil
 }
 
-// session opens a Session, once there is a connection.
+// session opens a Session.
 func (c *connection) session(ctx context.Context, client *clientv3.Client, opts ...etcdlock.Option) (*etcdlock.Session, error) {
-	if err := c.reach(ctx, client); err != nil {
-		return nil, err
-	}
 	sctx, cancel := context.WithTimeout(ctx, c.commandTimeout)
 	defer cancel()
 	s, err := etcdlock.NewSession(sctx, client, opts...)

@@ -29,8 +29,8 @@ func (a *app) electCommand() *cobra.Command {
 			if len(args) != 2 || args[0] == "" {
 				return failed("it takes a name and a value, as in: %s /db/leader 10.0.0.7:5432 -- CMD", cmd.CommandPath())
 			}
-			campaign := func(ctx context.Context, s *etcdlock.Session) (*held, error) {
-				e := etcdlock.NewElection(s, args[0])
+			campaign := func(ctx context.Context, m *member) (*held, error) {
+				e := etcdlock.NewElection(m.Session, args[0])
 				if err := e.Campaign(ctx, args[1]); err != nil {
 					return nil, err
 				}

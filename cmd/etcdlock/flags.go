@@ -50,6 +50,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	if found != nil {
 		return failed("--%s %q: %s", found.Name, value, right(found, value, err))
 	}
+	if strings.HasPrefix(text, "unknown shorthand") && strings.Contains(cmd.Use, " -- ") {
+		text += ": put -- before the command, so that its flags are its own"
+	}
 	return failed("%s: %s --help tells more", text, cmd.CommandPath())
 }
 

@@ -44,13 +44,13 @@ func (a *app) complete(cmd *cobra.Command) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		a.conn.spec.DialTimeout = completionLimit
-		client, err := a.conn.client()
+		ctx, cancel := context.WithTimeout(context.Background(), completionLimit)
+		defer cancel()
+		client, err := a.conn.client(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		defer client.Close() //nolint:errcheck // nothing was asked but a read
-		ctx, cancel := context.WithTimeout(context.Background(), completionLimit)
-		defer cancel()
 		kvs, _, err := read(ctx, client, begun)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError

@@ -53,7 +53,7 @@ func (a *app) holdCommand() *cobra.Command {
 			if err := m.check(); err != nil {
 				return err
 			}
-			return a.hold(m, conflict, lost, func(ctx context.Context, s *etcdlock.Session) (*held, error) {
+			return a.hold(m, conflict, lost, func(ctx context.Context, s *member) (*held, error) {
 				return w.take(ctx, s, a.conn.commandTimeout)
 			})
 		},
@@ -67,16 +67,16 @@ func (a *app) holdCommand() *cobra.Command {
 }
 
 // hold takes a lock, says so on stdout, and keeps it until a signal comes or it is lost.
-func (a *app) hold(m membership, conflict, lost uint8, take func(context.Context, *etcdlock.Session) (*held, error)) error {
+func (a *app) hold(m membership, conflict, lost uint8, take func(context.Context, *member) (*held, error)) error {
 	g := newGate()
-	s, done, err := a.open(g.ctx, m)
+	s, err := a.open(g.ctx, m)
 	if err == nil {
-		defer done()
+		defer s.close()
 		var h *held
 		if h, err = take(g.ctx, s); err == nil {
-			return a.keep(g, h, s, lost)
+			return a.keep(g, h, s.Session, lost)
 		}
-		err = notObtained(err, int(conflict))
+		err = s.notObtained(g.ctx, err, conflict)
 	}
 	if end := g.signalled(); end != nil {
 		return end

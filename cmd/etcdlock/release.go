@@ -34,7 +34,7 @@ func (a *app) releaseCommand() *cobra.Command {
 			if leaf, ok := strings.CutPrefix(key, names[0]+"/"); !ok || leaf == "" || strings.Contains(leaf, "/") {
 				return failed("--ticket %q is no ticket of %s: etcdlock who %s shows them", key, names[0], names[0])
 			}
-			client, err := a.conn.client()
+			client, err := a.conn.client(context.Background())
 			if err != nil {
 				return err
 			}

@@ -128,8 +128,8 @@ func (a *app) runCommand() *cobra.Command {
 			if err := r.check(cmd, argv); err != nil {
 				return err
 			}
-			return r.run(func(ctx context.Context, s *etcdlock.Session) (*held, error) {
-				return w.take(ctx, s, a.conn.commandTimeout)
+			return r.run(func(ctx context.Context, m *member) (*held, error) {
+				return w.take(ctx, m, a.conn.commandTimeout)
 			})
 		},
 	}
@@ -170,40 +170,50 @@ func nameNeeded(cmd *cobra.Command, names []string) string {
 	return fmt.Sprintf("%d names: it takes one, as in: %s %s", len(names), cmd.CommandPath(), names[0])
 }
 
-// open opens a Session. done ends it, and the connection.
-func (a *app) open(ctx context.Context, m membership) (s *etcdlock.Session, done func(), err error) {
-	client, err := a.conn.client()
+// member is a Session, and the client under it.
+type member struct {
+	*etcdlock.Session
+	client *clientv3.Client
+	app    *app
+}
+
+// open opens a Session.
+func (a *app) open(ctx context.Context, m membership) (*member, error) {
+	client, err := a.conn.client(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	opts := []etcdlock.Option{etcdlock.WithTTL(m.ttl), etcdlock.WithLogger(a.logger())}
 	if m.identity != "" {
 		opts = append(opts, etcdlock.WithIdentity(m.identity))
 	}
-	s, err = a.conn.session(ctx, client, opts...)
+	s, err := a.conn.session(ctx, client, opts...)
 	if err != nil {
 		_ = client.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return s, func() {
-		if err := s.Close(); err != nil {
-			a.logger().Warn(oneLine(err))
-		}
-		_ = client.Close()
-	}, nil
+	return &member{s, client, a}, nil
+}
+
+// close gives everything back.
+func (m *member) close() {
+	if err := m.Close(); err != nil {
+		m.app.logger().Warn(oneLine(err))
+	}
+	_ = m.client.Close()
 }
 
 // run takes a lock and runs the command under it.
-func (r *runner) run(take func(context.Context, *etcdlock.Session) (*held, error)) error {
+func (r *runner) run(take func(context.Context, *member) (*held, error)) error {
 	g := newGate()
-	s, done, err := r.open(g.ctx, r.member)
+	m, err := r.open(g.ctx, r.member)
 	if err == nil {
-		defer done()
+		defer m.close()
 		var h *held
-		if h, err = take(g.ctx, s); err == nil {
-			return r.under(g, h, s)
+		if h, err = take(g.ctx, m); err == nil {
+			return r.under(g, h, m.Session)
 		}
-		err = notObtained(err, int(r.conflictCode))
+		err = m.notObtained(g.ctx, err, r.conflictCode)
 	}
 	if end := g.signalled(); end != nil {
 		return end

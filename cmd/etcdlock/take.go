@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -61,18 +62,19 @@ func (w *want) check(fs *pflag.FlagSet, names []string) error {
 func (w *want) once() bool { return w.waits && w.wait == 0 }
 
 // take takes what is wanted. It gives up with ctx, and when the time to wait is over; a try is over within limit.
-func (w *want) take(ctx context.Context, s *etcdlock.Session, limit time.Duration) (*held, error) {
+func (w *want) take(ctx context.Context, m *member, limit time.Duration) (*held, error) {
 	switch {
 	case w.once():
 		tctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		return w.takeOne(tctx, s)
+		return w.takeOne(tctx, m.Session)
 	case w.waits:
 		wctx, cancel := context.WithTimeout(ctx, w.wait)
 		defer cancel()
-		return w.takeOne(wctx, s)
+		ctx = wctx
 	}
-	return w.takeOne(ctx, s)
+	defer m.sayWhoHolds(ctx, w.names)()
+	return w.takeOne(ctx, m.Session)
 }
 
 // takeOne is the one place that knows the kinds of locks.
@@ -101,14 +103,55 @@ func (w *want) takeOne(ctx context.Context, s *etcdlock.Session) (*held, error) 
 	return &held{name: name, key: m.Key(), token: m.Token(), ctx: m.Context(), release: m.Unlock}, nil
 }
 
-// notObtained is how a program ends that did not get the lock.
-func notObtained(err error, conflict int) error {
+// patient is how long the wait goes on in silence, with -v.
+const patient = time.Second
+
+// sayWhoHolds says, with -v, whom a wait is for, if it takes more than a moment. stop ends that.
+func (m *member) sayWhoHolds(ctx context.Context, names []string) (stop func()) {
+	log := m.app.logger()
+	if !log.Enabled(ctx, slog.LevelInfo) {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	timer := time.AfterFunc(patient, func() {
+		defer close(done)
+		for _, n := range names {
+			if st, err := m.look(ctx, n); err == nil && len(st.Holders) > 0 {
+				log.Info("waiting for the lock", "name", n, "held by", st.Holders[0].Identity, "waiting", len(st.Waiters))
+			}
+		}
+	})
+	return func() {
+		cancel()
+		if !timer.Stop() {
+			<-done
+		}
+	}
+}
+
+// look reads the queue of a name.
+func (m *member) look(ctx context.Context, name string) (state, error) {
+	kvs, _, err := read(ctx, m.client, name+"/")
+	return stateOf(name, kvs), err
+}
+
+// notObtained is how a program ends that did not get its lock. It names who has it: a wait that is over may not know.
+func (m *member) notObtained(ctx context.Context, err error, conflict uint8) error {
 	var locked *etcdlock.LockedError
 	switch {
+	case !errors.Is(err, etcdlock.ErrLocked):
+		return failed("%w", err)
 	case errors.As(err, &locked):
-		return &ending{conflict, fmt.Errorf("not obtained: %w", locked)}
-	case errors.Is(err, etcdlock.ErrLocked):
-		return &ending{conflict, fmt.Errorf("not obtained: %w", err)}
+		err = locked
 	}
-	return failed("%w", err)
+	if locked != nil && locked.Key == "" {
+		ctx, cancel := context.WithTimeout(ctx, patient)
+		defer cancel()
+		if st, rerr := m.look(ctx, locked.Name); rerr == nil && len(st.Holders) > 0 {
+			by := st.Holders[0]
+			err = &etcdlock.LockedError{Name: locked.Name, Holder: by.Identity, Token: by.Token, Key: by.Key}
+		}
+	}
+	return &ending{int(conflict), fmt.Errorf("not obtained: %w", err)}
 }

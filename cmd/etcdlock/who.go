@@ -31,14 +31,13 @@ func (a *app) whoCommand() *cobra.Command {
 				return failed("--watch follows one name, not %d", len(names))
 			}
 			g := newGate()
-			client, err := a.conn.client()
-			if err != nil {
-				return err
+			client, err := a.conn.client(g.ctx)
+			if err == nil {
+				defer client.Close() //nolint:errcheck // all has been read
 			}
-			defer client.Close() //nolint:errcheck // all has been read
-			if watch {
+			if err == nil && watch {
 				err = a.watch(g, client, names[0], asJSON)
-			} else {
+			} else if err == nil {
 				err = a.who(g.ctx, client, names, asJSON)
 			}
 			if end := g.signalled(); end != nil {
@@ -62,7 +61,7 @@ func (a *app) lsCommand() *cobra.Command {
 			if len(args) != 1 {
 				return failed("it takes one prefix, such as %s /cron/; \"\" lists all", cmd.CommandPath())
 			}
-			client, err := a.conn.client()
+			client, err := a.conn.client(context.Background())
 			if err != nil {
 				return err
 			}
@@ -87,9 +86,6 @@ func (a *app) lsCommand() *cobra.Command {
 
 // asked asks etcd once, and says why there was no answer.
 func (a *app) asked(ctx context.Context, client *clientv3.Client, ask func(context.Context) error) error {
-	if err := a.conn.reach(ctx, client); err != nil {
-		return err
-	}
 	actx, cancel := context.WithTimeout(ctx, a.conn.commandTimeout)
 	defer cancel()
 	switch err := ask(actx); {
