@@ -140,9 +140,16 @@ func deaf(t *testing.T, endpoint string, args ...string) *proc {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Close() })
-	require.NoError(t, w.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
-	_, err = w.Write(make([]byte, 1<<20))
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	raw, err := w.SyscallConn()
+	require.NoError(t, err)
+	var full error
+	require.NoError(t, raw.Write(func(fd uintptr) bool {
+		for full == nil {
+			_, full = syscall.Write(int(fd), make([]byte, 4096))
+		}
+		return true
+	}))
+	require.ErrorIs(t, full, syscall.EAGAIN)
 	p := prepared(t, endpoint, args...)
 	p.cmd.Stderr = w
 	p.start()
