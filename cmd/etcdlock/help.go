@@ -37,11 +37,11 @@ const completionLimit = time.Second
 // complete completes the names of locks from etcd, and the values of flags that have a few.
 func (a *app) complete(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-		if cmd.ArgsLenAtDash() >= 0 {
-			return nil, cobra.ShellCompDirectiveDefault
+		if len(args) > 0 && cmd.Name() != "who" {
+			return nil, cobra.ShellCompDirectiveDefault // of a command, or of a value
 		}
-		if len(args) > 0 && cmd.Name() != "who" || fromEnvironment(a.connectionFlags(cmd)) != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+		if fromEnvironment(a.connectionFlags(cmd)) != nil {
+			return nil, cobra.ShellCompDirectiveError
 		}
 		a.conn.spec.DialTimeout = completionLimit
 		ctx, cancel := context.WithTimeout(context.Background(), completionLimit)

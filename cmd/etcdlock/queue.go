@@ -18,8 +18,8 @@ type contender struct {
 	Key      string `json:"key"`
 	Identity string `json:"identity"` // the value: of an election, what the candidate stands with
 	Token    int64  `json:"token"`
-	Lease    string `json:"lease"` // "0": a key that somebody put by hand, which nothing will expire
-	Side     string `json:"side,omitempty"`
+	Lease    string `json:"lease"`           // "0": a key that somebody put by hand, which nothing will expire
+	Class    string `json:"class,omitempty"` // with whom it can share its turn: "read", "2 of 10"
 }
 
 // state is the queue of one name.
@@ -67,7 +67,7 @@ func stateOf(name string, kvs []*mvccpb.KeyValue) state {
 	for i, kv := range kvs {
 		c := contender{
 			Key: string(kv.Key), Identity: string(kv.Value), Token: kv.CreateRevision,
-			Lease: leaseID(clientv3.LeaseID(kv.Lease)), Side: side(leaves[i]),
+			Lease: leaseID(clientv3.LeaseID(kv.Lease)), Class: (&queue.Contender{Key: string(kv.Key)}).Class(),
 		}
 		if i < holders {
 			st.Holders = append(st.Holders, c)
@@ -76,14 +76,6 @@ func stateOf(name string, kvs []*mvccpb.KeyValue) state {
 		}
 	}
 	return st
-}
-
-// side is what a ticket shares its turn with: "" for nobody.
-func side(leaf string) string {
-	if strings.HasPrefix(leaf, "read-") {
-		return "shared"
-	}
-	return ""
 }
 
 // names are the locks that somebody has or waits for among the keys, in order: those with a key whose last part bears the

@@ -34,9 +34,9 @@ const (
 )
 
 func (p *policy) flags(fs *pflag.FlagSet) {
-	fs.DurationVar(&p.killAfter, "kill-after", defaultKillAfter, "`DURATION` between telling CMD to end and killing it; at most a quarter of --ttl")
-	fs.StringVar(&p.signalName, "signal", "TERM", "`SIGNAL` that tells it")
-	fs.StringVar(&p.onLost, "on-lost", "kill", "`WHAT` to do when the lock is lost: kill; term, to tell CMD only; ignore, for exit code 123 alone")
+	fs.DurationVar(&p.killAfter, "kill-after", defaultKillAfter, "`DURATION` from telling CMD to killing it, at most a quarter of --ttl")
+	fs.StringVar(&p.signalName, "signal", "TERM", "`SIGNAL` that tells CMD to end")
+	fs.StringVar(&p.onLost, "on-lost", "kill", "`WHAT` to do about a loss: kill; term, only tell CMD; ignore")
 }
 
 // check completes p once the flags are read.

@@ -150,7 +150,7 @@ func (m *member) notObtained(ctx context.Context, err error, conflict uint8) err
 		defer cancel()
 		if st, rerr := m.look(ctx, locked.Name); rerr == nil && len(st.Holders) > 0 {
 			by := st.Holders[0]
-			err = &etcdlock.LockedError{Name: locked.Name, Holder: by.Identity, Token: by.Token, Key: by.Key}
+			err = &etcdlock.LockedError{Name: locked.Name, Holder: by.Identity, Token: by.Token, Key: by.Key, Class: by.Class}
 		}
 	}
 	return &ending{int(conflict), fmt.Errorf("not obtained: %w", err)}

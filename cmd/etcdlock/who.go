@@ -172,8 +172,8 @@ func show(w io.Writer, all []state, asJSON bool) error {
 }
 
 func row(t io.Writer, name, state string, c contender) {
-	if c.Side != "" {
-		state += " (" + c.Side + ")"
+	if c.Class != "" {
+		state += " (" + c.Class + ")"
 	}
 	identity := c.Identity
 	if identity == "" {
