@@ -139,7 +139,8 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	case errors.Is(err, ErrLost): // the holders have been told; and nothing is left
 		err = nil
 	case err != nil && ctx.Err() != nil && len(holds) > 0:
-		return fmt.Errorf("etcdlock: shutdown: %w; still held: %s", err, queue.List(holds))
+		names, more := queue.FirstOf(holds)
+		return fmt.Errorf("etcdlock: shutdown: %w; still held: %q and %d more", err, names, more)
 	}
 	select {
 	case <-s.closed:
