@@ -80,3 +80,35 @@ func TestTimeTheWarningOfALostLeaseSaysWhyAndWhatWasHeld(t *testing.T) {
 		require.Less(t, log.Len(), 1000)
 	})
 }
+
+// closingLog is a handler that closes its Session at the first warning, as one might do that ends the process.
+type closingLog struct {
+	slog.Handler
+	s      func() *Session
+	closed chan time.Duration
+}
+
+func (h closingLog) Enabled(context.Context, slog.Level) bool { return true }
+func (h closingLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		begin := time.Now()
+		_ = h.s().Close()
+		h.closed <- time.Since(begin)
+	}
+	return nil
+}
+
+func TestTimeALogMayCloseItsSession(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		opened, closed := make(chan *Session, 1), make(chan time.Duration, 1)
+		s := e.session(t, WithLogger(slog.New(closingLog{slog.DiscardHandler, func() *Session { return <-opened }, closed})))
+		opened <- s
+		e.expire(s.Lease())
+		select {
+		case took := <-closed:
+			require.LessOrEqual(t, took, lastLines)
+		case <-time.After(time.Hour):
+			require.Fail(t, "Close waits for the log, and the log for Close")
+		}
+	})
+}
