@@ -13,11 +13,10 @@ import (
 // But for Opened they are called in the background, one after the other, in the order in which the Session noticed what they tell. So a
 // hook is told a little later, and whatever it does, it does no harm to a hold: while one blocks, locks are taken and
 // released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 65,536 events wait, further ones
-// are dropped; Stats counts them. Close waits until all have been told, and so for a hook that blocks.
+// are dropped; Stats counts them. Close waits until all have been told, for a second at most where one blocks.
 //
-// A hook may call everything of this package but Close and Shutdown, which wait for it: start a goroutine for these. A hook
-// that panics ends the process, as a panic in any goroutine does. A call that returns after the end of its Session calls
-// its hooks itself, before it returns, at the same time as others perhaps.
+// A hook may call everything of this package. One that panics ends the process, as a panic in any goroutine does. A call
+// that returns after the end of its Session calls its hooks itself, before it returns, at the same time as others perhaps.
 type Hooks struct {
 	// Opened: NewSession is about to return s. It is called by NewSession itself, for whoever wants to ask s later: for its
 	// Stats at each scrape.

@@ -84,7 +84,7 @@ func TestTimeAHookMayUseTheSession(t *testing.T) {
 			assert.NoError(t, s.CheckOverrun(0))
 			assert.Zero(t, s.Stats().Held)
 			again = NewMutex(s, "b").Do(t.Context(), func(context.Context) error { return nil })
-			go s.Close()
+			assert.NoError(t, s.Close(), "it waits for this hook, but not for ever")
 		}}))
 		require.Same(t, own, s)
 		m := NewMutex(s, "a")
@@ -100,7 +100,7 @@ func TestTimeAHookMayUseTheSession(t *testing.T) {
 func TestTimeEachSetOfHooksIsToldAndCloseWaitsForThem(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		var one, two seen
-		slow := Hooks{HoldEnded: func(HoldEnd) { time.Sleep(time.Minute); two.add("slow") }}
+		slow := Hooks{HoldEnded: func(HoldEnd) { time.Sleep(400 * time.Millisecond); two.add("slow") }}
 		s := e.session(t, WithHooks(one.waits()), WithHooks(one.holds()), WithHooks(slow), WithHooks(two.holds()), WithHooks(Hooks{}))
 		require.NoError(t, NewMutex(s, "a").Lock(t.Context()))
 		require.NoError(t, NewMutex(s, "b").Lock(t.Context()))

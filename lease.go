@@ -164,8 +164,9 @@ func (ls *leases) renewLoop() {
 			return // the Session has ended it
 		}
 		keys, holds := ls.tickets.Drop(l)
-		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "held", len(holds),
-			"names", queue.List(holds), "last renewed", l.Age(), "last error", ls.client.Why(ls.LastErr()))
+		names, more := queue.FirstOf(holds)
+		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "held", names, "and more", more,
+			"last renewed", l.Age(), "last error", ls.client.Why(ls.LastErr()))
 		ls.abandon(l, keys)
 	}
 }

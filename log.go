@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/etcdlock/etcdlock/internal/task"
 )
@@ -10,16 +11,21 @@ import (
 // linesKept is how many lines may wait for a log that blocks; what comes after them is dropped.
 const linesKept = 64
 
+// lastWords is how long the end of a Session waits for the log to take the last lines, and for hooks. They may block for
+// ever, and one of them may be what calls Close.
+const lastWords = time.Second
+
 // beside is a log handler that keeps nobody waiting: what renews, checks and ends holds must not hang on the caller's log.
-// One goroutine of the Session hands on the lines, in order.
+// One goroutine hands on the lines, in order.
 type beside struct {
 	slog.Handler
 	lines *task.InOrder
 }
 
-// logBeside returns log for what runs in the background of a Session.
-func logBeside(log *slog.Logger, tasks *task.Group) *slog.Logger {
-	return slog.New(beside{log.Handler(), task.NewInOrder(tasks, linesKept)})
+// logBeside returns log for what runs in the background of a Session, and the lines that wait for it.
+func logBeside(log *slog.Logger) (*slog.Logger, *task.InOrder) {
+	lines := task.NewInOrder(linesKept)
+	return slog.New(beside{log.Handler(), lines}), lines
 }
 
 // Handle takes one line; see slog.Handler.

@@ -80,8 +80,8 @@ func WithIdentity(identity string) Option {
 }
 
 // WithLogger sets where the Session tells what happens to it in the background. The default is silence. A log that blocks
-// holds up no hold and no renewal: lines wait for it, and are dropped once there are many; Close waits for the last. By
-// level:
+// holds up no hold and no renewal: lines wait for it, and are dropped once there are many; Close waits for the last of them,
+// a second at most. So a log may close its Session. By level:
 //
 //   - Error: what etcd refuses for good, so that it takes an operator to mend it: a renewal, the next lease, a check of
 //     tickets, and what a Locker meets.

@@ -33,6 +33,7 @@ type Session struct {
 	tasks   *task.Group
 	leases  *leases
 	tickets *queue.Tickets
+	lines   *task.InOrder
 	unhook  func() bool   // from the end of the client
 	ended   atomic.Bool   // end was called
 	closed  chan struct{} // closed when end is done
@@ -48,7 +49,6 @@ type Session struct {
 //	leases.renewLoop       renews the lease and gets the next one; from NewSession on
 //	leases.abandon         revokes a lost lease
 //	renewal.start          one for each request of a renewal
-//	task.InOrder           hands on log lines, while there are any; another one calls hooks
 //	queue: WatchHeld       one watch on one held ticket; from NewSession on
 //	       checkAll, sweep what is done for the tickets once per renewal, and checkAll's requests
 //	       checkAt         the check soon after some grants
@@ -57,9 +57,10 @@ type Session struct {
 //	       mirrorOthers    one for each name that lingers
 //
 // Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. Do and Run have one while they
-// release after the end of their context, which ends when they return. end has one, which Close awaits. The Sessions of one
-// etcd client share one more, which keeps their watch stream open from the first wait on; the last of them ends and awaits
-// it. What timers and the ends of contexts start does not wait for anything.
+// release after the end of their context, which ends when they return. end has one, which Close awaits. Each task.InOrder
+// has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The Sessions of one etcd client share one more,
+// which keeps their watch stream open from the first wait on; the last of them ends and awaits it. What timers and the ends
+// of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
 // does not end the Session. It fails for a nil client, a bad option, and at once with etcd's error where etcd refuses the
@@ -92,8 +93,9 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		s.client.Release()
 		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}
-	log := logBeside(o.log, s.tasks)
-	s.watching = newWatching(o.hooks, s.tasks)
+	log, lines := logBeside(o.log)
+	s.lines = lines
+	s.watching = newWatching(o.hooks)
 	s.leases = newLeases(s.client, s.tasks, o, log, s.watching)
 	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger, s.watching.observer())
 	s.leases.begin(s.tickets, l)
@@ -143,7 +145,8 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	case errors.Is(err, ErrLost): // the holders have been told; and nothing is left
 		err = nil
 	case err != nil && ctx.Err() != nil && len(holds) > 0:
-		return fmt.Errorf("etcdlock: shutdown: %w; still held: %s", err, queue.List(holds))
+		names, more := queue.FirstOf(holds)
+		return fmt.Errorf("etcdlock: shutdown: %w; still held: %q and %d more", err, names, more)
 	}
 	select {
 	case <-s.closed:
@@ -227,6 +230,8 @@ func (s *Session) end(cause error) {
 			s.mu.Unlock()
 		}
 		s.tasks.Stop()
+		s.lines.End(lastWords) // whoever logs has ended
+		s.watching.end()
 		s.client.Release()
 	}()
 }

@@ -130,10 +130,10 @@ func TestTimeShutdownEndsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 	})
 }
 
-// An attempt that is under way at that moment takes no lock: else Shutdown might wait for holds that come later.
-func TestTimeALockThatComesDuringShutdownIsNone(t *testing.T) {
+// Else Shutdown might wait for holds that come later and later.
+func TestTimeNothingIsGrantedOnceShutdownHasBegun(t *testing.T) {
 	for name, take := range map[string]func(*Mutex, context.Context) error{"Lock": (*Mutex).Lock, "TryLock": (*Mutex).TryLock} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name+" under way", func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				s := e.session(t)
 				held := locked(t, s)
@@ -148,6 +148,19 @@ func TestTimeALockThatComesDuringShutdownIsNone(t *testing.T) {
 			})
 		})
 	}
+	t.Run("a handoff in memory", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, e *etcd) {
+			for range 100 {
+				s := e.session(t)
+				held := locked(t, s)
+				got := crowd(t.Context(), s, held.Name(), 1)
+				s.tasks.Shut(ErrClosed)
+				require.NoError(t, held.Unlock(t.Context())) // before the waiter has left, perhaps
+				require.ErrorIs(t, soon(t, got), ErrClosed)
+				require.NoError(t, s.Shutdown(t.Context()))
+			}
+		})
+	})
 }
 
 func TestTimeShutdownEndsWithItsContextAndTheRestBehindIt(t *testing.T) {
@@ -161,7 +174,7 @@ func TestTimeShutdownEndsWithItsContextAndTheRestBehindIt(t *testing.T) {
 		begin := time.Now()
 		err := soon(t, shuttingDown(ctx, s))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, `still held: "/down/do", "/down/run"`)
+		require.ErrorContains(t, err, `still held: ["/down/do" "/down/run"] and 0 more`)
 		require.Equal(t, 10*time.Second, time.Since(begin))
 		require.ErrorIs(t, context.Cause(work), ErrClosed)
 		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded, "another waits no longer than its own context")

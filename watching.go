@@ -23,11 +23,11 @@ type watching struct {
 var _ queue.Observer = (*watching)(nil)
 
 // newWatching returns nil if there is no hook.
-func newWatching(hooks []Hooks, tasks *task.Group) *watching {
+func newWatching(hooks []Hooks) *watching {
 	if len(hooks) == 0 {
 		return nil
 	}
-	w := &watching{events: task.NewInOrder(tasks, eventsKept)}
+	w := &watching{events: task.NewInOrder(eventsKept)}
 	for _, h := range hooks {
 		w.hooks = Hooks{
 			Opened:        both(w.hooks.Opened, h.Opened),
@@ -69,6 +69,13 @@ func (w *watching) observer() queue.Observer {
 		return nil
 	}
 	return w
+}
+
+// end is the end of the Session: no hook is called in the background after it, but one that blocks.
+func (w *watching) end() {
+	if w != nil {
+		w.events.End(lastWords)
+	}
 }
 
 // dropped is how many events no hook was told of.

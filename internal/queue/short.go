@@ -23,19 +23,12 @@ func Short(s string) string {
 	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:shortTo], ""), len(s))
 }
 
-// List prints the first of some names, each once, and how many more there are.
-func List(names []string) string {
+// FirstOf is the first of some names as they are printed, each once, and how many more there are.
+func FirstOf(names []string) (few []string, more int) {
 	slices.Sort(names)
 	names = slices.Compact(names)
-	var b strings.Builder
-	for i, name := range names[:min(len(names), listed)] {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%q", Short(name))
+	for _, name := range names[:min(len(names), listed)] {
+		few = append(few, Short(name))
 	}
-	if n := len(names) - listed; n > 0 {
-		fmt.Fprintf(&b, " and %d more", n)
-	}
-	return b.String()
+	return few, len(names) - len(few)
 }
