@@ -39,6 +39,9 @@ func (c Class) shares(other Class) bool { return c == other && c.limit == 0 }
 // keyRange is the keys from one up to, and without, another.
 type keyRange struct{ from, to string }
 
+// permits reports whether the class is that of a semaphore.
+func (c Class) permits() bool { return c != Exclusive && c != Reader }
+
 // counted reports whether so many tickets of the class hold together: then those of it that are ahead are counted, see
 // census.go.
 func (c Class) counted() bool { return c.limit > 1 }
