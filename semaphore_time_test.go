@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -399,5 +400,74 @@ func TestTimeTheSlotOfATicketThatWasRemovedGoes(t *testing.T) {
 		require.Empty(t, etcd.Keys("a/"))
 		_, _, err = h.Slot(t.Context())
 		require.ErrorIs(t, err, ErrLost)
+	})
+}
+
+func TestTimeATryForAPermitIsNotBusyForBeingOvertaken(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		other, s := NewSemaphore(open(semTTL), "a", 3), open(semTTL)
+		_, err := other.Acquire(t.Context())
+		require.NoError(t, err)
+		tries := 0
+		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
+			if q.Client == 2 && q.Kind == memetcd.Txn {
+				tries++
+				return memetcd.Verdict{Delay: 10 * time.Millisecond}
+			}
+			return memetcd.Verdict{}
+		})
+		end := make(chan struct{})
+		go func() { // somebody comes and goes before each question arrives
+			defer close(end)
+			for range 10 {
+				time.Sleep(time.Millisecond)
+				h, err := other.Acquire(t.Context())
+				assert.NoError(t, err)
+				time.Sleep(7 * time.Millisecond)
+				assert.NoError(t, h.Release(t.Context()))
+			}
+		}()
+		h, err := NewSemaphore(s, "a", 3).TryAcquire(t.Context())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, tries, 3)
+		<-end
+		require.NoError(t, h.Release(t.Context()))
+	})
+}
+
+func TestTimeASlotThatIsAskedForTwiceIsOne(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(semTTL)
+		h, err := NewSemaphore(s, "a", 3).Acquire(t.Context())
+		require.NoError(t, err)
+		other, err := NewSemaphore(open(semTTL), "a", 3).Acquire(t.Context())
+		require.NoError(t, err)
+		first := true
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Client == 1 && q.Kind == memetcd.Txn && first {
+				first = false
+				v.Delay = 10 * time.Second // and is sent again meanwhile
+			}
+			return v
+		})
+		done := make(chan int, 2)
+		for range 2 {
+			go func() {
+				slot, _, err := h.Slot(t.Context())
+				assert.NoError(t, err)
+				done <- slot
+			}()
+		}
+		synctest.Wait()
+		slot, _, err := other.Slot(t.Context())
+		require.NoError(t, err)
+		mine := <-done
+		require.Equal(t, mine, <-done)
+		require.NotEqual(t, mine, slot)
+		require.NoError(t, other.Release(t.Context())) // its number is free when the late request arrives
+		time.Sleep(20 * time.Second)
+		require.Len(t, etcd.Keys("a/of-3-slot/"), 1)
+		require.NoError(t, h.Release(t.Context()))
+		require.Empty(t, etcd.Keys("a/"))
 	})
 }

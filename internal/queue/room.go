@@ -10,7 +10,10 @@ import (
 
 // holdsBehind reports whether the ticket, which was there as of a, holds by what is known.
 func (t *Ticket) holdsBehind(a ahead) bool {
-	return a.none() && (!t.kind.Class.counted() || t.room().fits)
+	if t.kind.Class.counted() {
+		return a.none() && t.room().fits
+	}
+	return a.none()
 }
 
 // enter grants a ticket that nobody of another class is ahead of any more: at once, or, if it is counted, when there is room
