@@ -55,8 +55,11 @@ type Session struct {
 //	       flush           deletions
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
+//	       census.follow   one for each name and limit of a semaphore that somebody waits for
+//	       dropSlots       one deletion after a ticket with a number was removed
 //
-// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. Do and Run have one while they
+// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. What a feed asks while it listens
+// (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one while they
 // release after the end of their context, which ends when they return. end has one, which Close awaits. The Sessions of one
 // etcd client share one more, which keeps their watch stream open from the first wait on; the last of them ends and awaits
 // it. What timers and the ends of contexts start does not wait for anything.
