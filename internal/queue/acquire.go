@@ -36,6 +36,7 @@ func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *
 		if err == nil && k.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
 			err = ErrShared
 		}
+		t.warnOf(a.near.key)
 		if err == nil {
 			err = t.wait(ctx, a)
 		}

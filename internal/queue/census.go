@@ -169,7 +169,8 @@ func (c *census) crossOffLocked(t *Ticket, at int64) {
 func (c *census) wakeLocked() {
 	room := c.class.limit
 	for _, p := range c.places {
-		if room -= p.weight; room < 0 {
+		room -= p.weight
+		if room < 0 {
 			return
 		}
 		if t := c.g.q.lease.tickets[p.key]; t != nil && t.rev == p.rev && t.counting {

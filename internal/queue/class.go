@@ -39,6 +39,9 @@ func (c Class) shares(other Class) bool { return c == other && c.limit == 0 }
 // keyRange is the keys from one up to, and without, another.
 type keyRange struct{ from, to string }
 
+// permits reports whether the class is that of a semaphore.
+func (c Class) permits() bool { return c != Exclusive && c != Reader }
+
 // counted reports whether so many tickets of the class hold together: then those of it that are ahead are counted, see
 // census.go.
 func (c Class) counted() bool { return c.limit > 1 }
@@ -104,10 +107,10 @@ func permitWeight(rest string, n int64) int64 {
 // number reads a positive number in its only spelling; 0 if it is none.
 func number(digits string) int64 {
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 1 || digits != strconv.FormatInt(n, 10) {
-		return 0
+	if digits == strconv.FormatInt(n, 10) && err == nil {
+		return max(n, 0)
 	}
-	return n
+	return 0
 }
 
 // admits is the rule: a ticket holds if and only if every earlier ticket of the name is of its class, and their weights

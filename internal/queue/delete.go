@@ -62,7 +62,7 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	q := g.q
 	q.mu.Lock()
 	g.dropDeletedLocked()
-	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-1, 1))]) // each is a Txn of its own, inside
+	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-3, 1))]) // each is a Txn of its own, inside
 	if len(batch) == 0 {
 		g.flushes--
 		q.mu.Unlock()
@@ -113,11 +113,12 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	case err != nil:
 		return true, err
 	}
-	if g.dropDeletedLocked(); len(g.toDelete) == 0 {
-		g.flushes--
-		return false, nil
+	g.dropDeletedLocked()
+	if slices.ContainsFunc(g.toDelete, func(t *Ticket) bool { return t.deletions.out == 0 }) {
+		return true, nil
 	}
-	return true, nil
+	g.flushes-- // what is left, other flushes have under way, and repeat
+	return false, nil
 }
 
 // deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
@@ -136,7 +137,8 @@ func (t *Ticket) deletion() clientv3.Op {
 		return clientv3.OpDelete(t.key)
 	}
 	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
-	return clientv3.OpTxn([]clientv3.Cmp{exists}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
+	slots := t.slotDeletions() // also where the ticket is gone
+	return clientv3.OpTxn([]clientv3.Cmp{exists}, append([]clientv3.Op{clientv3.OpDelete(t.key)}, slots...), slots)
 }
 
 // delete sends deletions in one request and tells which of them found their key, and the revision.

@@ -112,6 +112,7 @@ func (t *Ticket) Removed(at int64) {
 	t.goneLocked(at)
 	t.recheckLocked()
 	q.mu.Unlock()
+	defer t.dropSlots()
 	if hold != nil {
 		hold.Lose()
 		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", Short(t.group.Name),

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -9,7 +10,10 @@ import (
 
 // holdsBehind reports whether the ticket, which was there as of a, holds by what is known.
 func (t *Ticket) holdsBehind(a ahead) bool {
-	return a.none() && (!t.kind.Class.counted() || t.room().fits)
+	if t.kind.Class.counted() {
+		return a.none() && t.room().fits
+	}
+	return a.none()
 }
 
 // enter grants a ticket that nobody of another class is ahead of any more: at once, or, if it is counted, when there is room
@@ -95,4 +99,21 @@ func (t *Ticket) countWhile() (leave func()) {
 	}
 	c.joinLocked()
 	return c.leave
+}
+
+// warnOf says, once for each name, that somebody queues for the same semaphore under another limit.
+func (t *Ticket) warnOf(key string) {
+	other, _ := Classify(key[strings.LastIndexByte(key, '/')+1:])
+	if !t.Permit() || !other.permits() || other == t.kind.Class {
+		return
+	}
+	q := t.group.q
+	q.mu.Lock()
+	before := q.warned[t.group.Name]
+	q.warned[t.group.Name] = true
+	q.mu.Unlock()
+	if !before {
+		q.log.Warn("etcdlock: members disagree about the limit of a semaphore: they take turns",
+			"name", t.group.Name, "limit", t.kind.Class.limit, "other", other.limit, "ticket", key)
+	}
 }

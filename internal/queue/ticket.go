@@ -49,6 +49,7 @@ type Ticket struct {
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
 	counting  bool          // it waits for the census to make room
+	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 

@@ -54,6 +54,7 @@ type Tickets struct {
 	groups   map[string]*group
 	readable string // a key that this client may read
 	overruns map[*Ticket]*overrun
+	warned   map[string]bool // the names of semaphores whose members were seen to disagree
 }
 
 // Leases is where tickets get the lease that they hang on.
@@ -96,7 +97,7 @@ func New(
 ) *Tickets {
 	return &Tickets{
 		c: c, tasks: tasks, leases: leases, log: log, linger: linger, observer: observer, held: make(chan struct{}, 1),
-		groups: make(map[string]*group), readable: "etcdlock", overruns: make(map[*Ticket]*overrun),
+		groups: make(map[string]*group), readable: "etcdlock", overruns: make(map[*Ticket]*overrun), warned: make(map[string]bool),
 	}
 }
 

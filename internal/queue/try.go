@@ -49,6 +49,7 @@ func (q *Tickets) acquireIfFree(
 		switch {
 		case err == nil && by != nil:
 			*seen = Seen{by.Key, by.Rev}
+			t.warnOf(by.Key)
 			if t.rev == 0 {
 				t.forget() // it was never put
 			} else {
@@ -94,7 +95,7 @@ func (t *Ticket) tryCounted(ctx context.Context, seen *Seen) (*Contender, error)
 		if by != nil || err != nil {
 			return by, err
 		}
-		below = rev + 1
+		*seen, below = Seen{}, rev+1
 	}
 	return t.enqueueIfFree(ctx, Exclusive.gates(t.group.prefix), below, 1+enough(t.kind.Class))
 }

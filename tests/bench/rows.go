@@ -30,4 +30,5 @@ var rows = []row{
 	{"small", small, oneIdle},
 	{"takeover", takeover, oneIdle},
 	{"many", many, oneIdle},
+	{"permits", permits, oneIdle},
 }
