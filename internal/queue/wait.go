@@ -25,12 +25,14 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
 	defer func() { near.Stop(); far.Stop() }()
 	if t.holdsBehind(a) {
+		t.all.isFirst(a.rev)
 		return t.grant()
 	}
 	defer t.countWhile()()
 	naming := t.whenToAsk(ctx, a)
 	for {
 		if a.none() {
+			t.all.isFirst(a.rev)
 			return t.enter(ctx, 0)
 		}
 		own, goneAt := t.own(a.near, a.rev)
@@ -53,6 +55,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		t.waitsFor(a.near)
 		from, farGone, err := t.follow(ctx, &near, &far, a)
 		if errors.Is(err, errRecheck) {
+			if t.isGone() {
+				return errRequeue
+			}
 			if a, err = t.look(ctx, 0); err != nil {
 				return err
 			}
