@@ -93,6 +93,28 @@ func TestTimeAnUnlockThatFailedCanAlwaysBeAskedHowItWent(t *testing.T) {
 	})
 }
 
+func TestTimeSeveralMayAskAtOnceHowAnUnlockWent(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := locked(t, e.session(t))
+		e.away()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, m.Unlock(ctx), ErrUnconfirmed)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		impatient, asked := make(chan error, 1), make(chan error, 2)
+		go func() { impatient <- m.Unlock(ctx) }()
+		for range cap(asked) {
+			go func() { asked <- m.Unlock(t.Context()) }()
+		}
+		require.ErrorIs(t, <-impatient, ErrUnconfirmed)
+		e.bends(nil)
+		require.NoError(t, <-asked)
+		require.NoError(t, <-asked)
+		require.ErrorIs(t, m.Unlock(t.Context()), ErrNotHeld)
+	})
+}
+
 func TestTimeDoAndRunEndSoonAfterTheirContext(t *testing.T) {
 	for name, run := range map[string]func(context.Context, *Session, func(context.Context) error) error{
 		"Do": func(ctx context.Context, s *Session, fn func(context.Context) error) error {
