@@ -68,50 +68,19 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 		q.mu.Unlock()
 		return false, nil
 	}
-	ops := make([]clientv3.Op, len(batch))
-	for i, t := range batch {
-		t.deletions.out++
-		ops[i] = t.deletion()
-	}
+	ops := deletionsLocked(batch)
 	q.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	start := lease.Now()
-	found, at, err := q.delete(ctx, ops)
-	late := q.c.Late(lease.Now().Sub(start))
-	cancel()
+	done := q.deleteNow(ctx, limit, ops)
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	g.lastErr = rpc.Unanswered(err)
-	smaller := q.c.TooMuch(err, len(ops))
-	for i, t := range batch {
-		d := &t.deletions
-		d.out--
-		switch {
-		case smaller: // refused, so nothing of it is under way
-		case err == nil:
-			if found[i] {
-				d.found = true
-			} else if late {
-				d.unknown = true
-			}
-			t.goneLocked(at)
-			if d.out == 0 && !d.found && !d.unknown {
-				q.leases.CheckNow() // somebody removed it: also the one to which the hold went in memory?
-			}
-		case rpc.Transient(err):
-			d.unknown = true
-		default:
-			d.refused = err // tried again all the same: permissions come back
-		}
-		t.tellLocked()
-	}
+	q.deletedLocked(batch, done)
 	switch {
-	case smaller:
+	case done.tooMuch:
 		return true, nil // again, with fewer
-	case err != nil:
-		return true, err
+	case done.err != nil:
+		return true, done.err
 	}
 	g.dropDeletedLocked()
 	if slices.ContainsFunc(g.toDelete, func(t *Ticket) bool { return t.deletions.out == 0 }) {
@@ -119,6 +88,63 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	}
 	g.flushes-- // what is left, other flushes have under way, and repeat
 	return false, nil
+}
+
+// deleted is what came of one request to delete tickets.
+type deleted struct {
+	found   []bool // for each, whether it was there
+	at      int64  // the revision
+	late    bool   // answered so late that the etcd client may have sent it twice
+	tooMuch bool   // refused for its size
+	err     error
+}
+
+// deletionsLocked are the operations that delete tickets, which are under way from now on.
+func deletionsLocked(batch []*Ticket) []clientv3.Op {
+	ops := make([]clientv3.Op, len(batch))
+	for i, t := range batch {
+		t.deletions.out++
+		ops[i] = t.deletion()
+	}
+	return ops
+}
+
+// deleteNow sends them in one request.
+func (q *Tickets) deleteNow(ctx context.Context, limit time.Duration, ops []clientv3.Op) (d deleted) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	start := lease.Now()
+	d.found, d.at, d.err = q.delete(ctx, ops)
+	d.late = q.c.Late(lease.Now().Sub(start))
+	d.tooMuch = q.c.TooMuch(d.err, len(ops))
+	return d
+}
+
+// deletedLocked takes in what came of it.
+func (q *Tickets) deletedLocked(batch []*Ticket, done deleted) {
+	for i, t := range batch {
+		t.group.lastErr = rpc.Unanswered(done.err)
+		d := &t.deletions
+		d.out--
+		switch {
+		case done.tooMuch: // refused, so nothing of it is under way
+		case done.err == nil:
+			if done.found[i] {
+				d.found = true
+			} else if done.late {
+				d.unknown = true
+			}
+			t.goneLocked(done.at)
+			if d.out == 0 && !d.found && !d.unknown {
+				q.leases.CheckNow() // somebody removed it: also the one to which the hold went in memory?
+			}
+		case rpc.Transient(done.err):
+			d.unknown = true
+		default:
+			d.refused = done.err // tried again all the same: permissions come back
+		}
+		t.tellLocked()
+	}
 }
 
 // deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer

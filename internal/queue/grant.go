@@ -19,6 +19,9 @@ const CheckAfter = 3 * time.Millisecond
 // its deadline grants nothing, whatever etcd still shows. Nor does a Session that has begun to end: from then on, what it
 // holds only becomes less.
 func (t *Ticket) grant() error {
+	if t.all != nil {
+		return nil // it waits for the others, see All.grant
+	}
 	q := t.group.q
 	if !t.lease.Alive() {
 		return errRequeue
@@ -35,7 +38,9 @@ func (t *Ticket) grantLocked() error {
 	if !t.moveLocked(held) {
 		return errRequeue
 	}
-	t.near, t.hold = generation{}, lease.NewHold(t.lease.Lease, t.kind.Released)
+	if t.near = (generation{}); t.hold == nil { // one of a set has the hold of all
+		t.hold = lease.NewHold(t.lease.Lease, t.kind.Released)
+	}
 	t.group.watchOthersLocked()
 	select {
 	case t.group.q.held <- struct{}{}:
@@ -84,7 +89,8 @@ func (t *Ticket) letsInNext() bool { return t.byHolder && t.kind.Class.alone() }
 // own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
 // round trip on every handoff.
 func (t *Ticket) grantThenCheck(at int64) error {
-	if err := t.grant(); err != nil {
+	t.all.isFirst(at)
+	if err := t.grant(); err != nil || t.all != nil { // a set looks before it holds
 		return err
 	}
 	q := t.group.q

@@ -81,15 +81,20 @@ func (t *Ticket) startLeavingLocked() bool {
 func (t *Ticket) giveUp(err error) {
 	q := t.group.q
 	q.mu.Lock()
+	refused := t.refusedLocked(err)
+	q.mu.Unlock()
+	if !refused {
+		t.Leave()
+	}
+}
+
+func (t *Ticket) refusedLocked(err error) bool {
 	refused := t.state == sending && !rpc.Transient(err)
 	if refused {
 		t.lateLocked()
 		t.goneLocked(0)
 	}
-	q.mu.Unlock()
-	if !refused {
-		t.Leave()
-	}
+	return refused
 }
 
 // forget drops a ticket that was never put.

@@ -19,6 +19,9 @@ import (
 // nil says that the ticket is gone, or that it lingers. lease.ErrLost, ErrClosed and rpc.ErrClientClosed say why the hold
 // had ended before; everything else matches ErrUnconfirmed.
 func (t *Ticket) Release(ctx context.Context, again bool) error {
+	if t.all != nil {
+		return t.all.release(ctx, again)
+	}
 	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
 	defer enough.Stop()
 	if !again {
@@ -105,6 +108,17 @@ func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 	return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
 }
 
+// Guards are the comparisons that are true while all that it holds exists, nil if it does not hold.
+func (t *Ticket) Guards() []clientv3.Cmp {
+	if t.all != nil {
+		return t.all.guards()
+	}
+	if cmp, ok := t.Guard(); ok {
+		return []clientv3.Cmp{cmp}
+	}
+	return nil
+}
+
 // Verify asks etcd for the ticket. That it exists is enough: it held once, and nobody can come before it.
 func (t *Ticket) Verify(ctx context.Context) error {
 	if t.hold.Err() != nil {
@@ -113,22 +127,28 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
+	err := t.ask(ctx)
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	return err
+}
+
+// ask asks etcd for the ticket, and those of its set, and takes it in what is gone.
+func (t *Ticket) ask(ctx context.Context) error {
+	if t.all != nil {
+		return t.all.ask(ctx)
+	}
 	c := t.group.q.c
 	var resp *clientv3.GetResponse
 	err := c.Retry(ctx, func(ctx context.Context) (err error) {
 		resp, err = c.Get(ctx, t.key, clientv3.WithKeysOnly())
 		return err
 	})
-	if err != nil && t.hold.Err() == nil {
-		return err
-	}
 	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
 		t.Removed(resp.Header.Revision)
 	}
-	if t.hold.Err() != nil {
-		return t.ended()
-	}
-	return nil
+	return err
 }
 
 // ended is why a hold is over.

@@ -117,9 +117,15 @@ func (t *Ticket) status() (now state, letsIn bool, goneAt int64, changed <-chan 
 	return t.state, t.letsInNext(), t.goneAt, t.changedLocked()
 }
 
+// isGone reports whether the ticket is gone, or another of its set.
 func (t *Ticket) isGone() bool {
-	now, _, _, _ := t.status()
-	return now == gone
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.all != nil {
+		return slices.ContainsFunc(t.all.tickets, func(t *Ticket) bool { return t.state == gone })
+	}
+	return t.state == gone
 }
 
 // changedLocked returns a channel that is closed when the ticket has left or is gone, or more is known of its deletion.

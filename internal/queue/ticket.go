@@ -30,6 +30,7 @@ type Ticket struct {
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
 	value string
+	all   *All // that it is one of, nil for a ticket by itself
 
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
@@ -71,11 +72,15 @@ func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, t
 	if t := q.groups[name].takeUpLocked(l, k); t != nil {
 		return t, true
 	}
+	return q.newTicketLocked(l, k, name, value), false
+}
+
+func (q *Tickets) newTicketLocked(l *Lease, k *Kind, name, value string) *Ticket {
 	g := q.groupLocked(name)
 	n := g.counter.takeLocked(l, l == q.lease)
-	t = &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k, l.ID, n), value: value}
+	t := &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k, l.ID, n), value: value}
 	g.addLocked(t)
-	return t, false
+	return t
 }
 
 // addLocked registers a ticket.
@@ -144,6 +149,17 @@ func (t *Ticket) Hold() *lease.Hold { return t.hold }
 
 // Key is the ticket's key in etcd.
 func (t *Ticket) Key() string { return t.key }
+
+// Keys are the keys of the ticket and of those that were put with it, in the order of their names.
+func (t *Ticket) Keys() (keys []string) {
+	if t.all == nil {
+		return []string{t.key}
+	}
+	for _, t := range t.all.tickets {
+		keys = append(keys, t.key)
+	}
+	return keys
+}
 
 // Value is what it was put with.
 func (t *Ticket) Value() string { return t.value }

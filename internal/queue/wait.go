@@ -31,6 +31,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	naming := t.whenToAsk(ctx, a)
 	for {
 		if a.none() {
+			t.all.isFirst(a.rev)
 			return t.enter(ctx, 0)
 		}
 		own, goneAt := t.own(a.near, a.rev)
@@ -53,6 +54,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		t.waitsFor(a.near)
 		from, farGone, err := t.follow(ctx, &near, &far, a)
 		if errors.Is(err, errRecheck) {
+			if t.isGone() {
+				return errRequeue
+			}
 			if a, err = t.look(ctx, 0); err != nil {
 				return err
 			}
