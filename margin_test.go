@@ -83,9 +83,10 @@ func TestTimeCloseLeavesWorkThatGoesOnItsMargin(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t, WithMargin(margin))
 		m := NewMutex(s, "/time/lock")
-		running, stop := make(chan string), make(chan struct{})
+		running, stop, ended := make(chan string), make(chan struct{}), make(chan struct{})
 		go func() {
 			_ = m.Do(t.Context(), func(ctx context.Context) error { running <- m.Key(); <-stop; return nil })
+			close(ended)
 		}()
 		key := <-running
 		end := e.at("grant").Add(trust15)
@@ -95,6 +96,7 @@ func TestTimeCloseLeavesWorkThatGoesOnItsMargin(t *testing.T) {
 		until(end)
 		require.False(t, e.has(key))
 		close(stop)
+		<-ended
 	})
 }
 
