@@ -99,7 +99,7 @@ func allOf(ctx context.Context, s *Session, verb string, names []string) (*named
 	}
 	all := names[0]
 	if len(names) > 1 {
-		all = fmt.Sprintf("%s and %d more", all, len(names)-1)
+		all = fmt.Sprintf("%s and %d more", queue.Short(all), len(names)-1)
 	}
 	return &named{s: s, name: all, kind: allKind}, names, nil
 }

@@ -47,15 +47,19 @@ func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *
 		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, nil, q.why(ctx, err)
 		}
-		// Either the lease or the ticket went, or the Session ends, or the caller has had enough. Where it is the lease, the
-		// next one tells how to go on. A name whose tickets somebody keeps deleting is not queued for in a tight loop.
-		pause, release := l.bound(ctx)
-		rpc.Sleep(pause, min(time.Millisecond<<min(n, 9), l.TTL/30))
-		release()
-		if ctx.Err() != nil {
+		if pause(ctx, l, n); ctx.Err() != nil {
 			return nil, t.blocker(), q.why(ctx, err)
 		}
 	}
+}
+
+// pause is what follows the nth attempt. Either the lease or the ticket went, or the Session ends, or the caller has had
+// enough. Where it is the lease, the next one tells how to go on. A name whose tickets somebody keeps deleting is not queued
+// for in a tight loop.
+func pause(ctx context.Context, l *Lease, n int) {
+	ctx, release := l.bound(ctx)
+	defer release()
+	rpc.Sleep(ctx, min(time.Millisecond<<min(n, 9), l.TTL/30))
 }
 
 // usable returns a lease to queue with, or what can be told without asking etcd.

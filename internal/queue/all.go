@@ -56,10 +56,10 @@ func (q *Tickets) AcquireAll(ctx context.Context, k *Kind, names []string, value
 			return s.tickets[0], nil, "", nil
 		}
 		s.giveUp(err)
-		if ctx.Err() == nil && l.Context().Err() == nil && !errors.Is(err, errRequeue) {
+		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, nil, "", q.why(ctx, err)
 		}
-		if ctx.Err() != nil || l.Context().Err() == nil && !rpc.Sleep(ctx, min(time.Millisecond<<min(n, 9), l.TTL/30)) {
+		if pause(ctx, l, n); ctx.Err() != nil {
 			if s.waiting != nil {
 				by, in = s.waiting.blocker(), s.waiting.group.Name
 			}
@@ -87,7 +87,7 @@ func (q *Tickets) newAll(l *Lease, k *Kind, names []string, value string) *All {
 // later one would see what an earlier put of this Txn has put.
 func (s *All) enqueue(ctx context.Context) ([]ahead, error) {
 	first, c := s.tickets[0], s.of().c
-	ctx, release := first.lease.Bound(ctx, errRequeue)
+	ctx, release := first.lease.bound(ctx)
 	defer release()
 	var absent []clientv3.Cmp
 	var looks, puts, finds []clientv3.Op
@@ -217,7 +217,7 @@ func (s *All) isFirst(at int64) {
 // were not first before. It is made before the hold begins, also when the last has just become first: one that became so
 // long ago has no watch since, and somebody may have removed it.
 func (s *All) look(ctx context.Context, at int64, before []ahead) ([]ahead, error) {
-	ctx, release := s.tickets[0].lease.Bound(ctx, errRequeue)
+	ctx, release := s.tickets[0].lease.bound(ctx)
 	defer release()
 	wasFirst := func(i int) bool { return before != nil && before[i].none() }
 	answers, rev, err := s.of().c.ReadAt(ctx, at, func(at int64) clientv3.Op {

@@ -38,7 +38,7 @@ func (q *Tickets) TryAll(ctx context.Context, k *Kind, names []string, value str
 			return s.tickets[0], nil, "", nil
 		}
 		s.giveUp(err)
-		if !errors.Is(err, errRequeue) && l.Context().Err() == nil || ctx.Err() != nil {
+		if !errors.Is(err, errRequeue) && l.open.Err() == nil || ctx.Err() != nil {
 			return nil, nil, "", q.why(ctx, err)
 		}
 	}
@@ -46,7 +46,7 @@ func (q *Tickets) TryAll(ctx context.Context, k *Kind, names []string, value str
 
 // try puts the tickets if nobody is in the way, and else returns who is.
 func (s *All) try(ctx context.Context) (by *Contender, in string, err error) {
-	ctx, release := s.tickets[0].lease.Bound(ctx, errRequeue)
+	ctx, release := s.tickets[0].lease.bound(ctx)
 	defer release()
 	for _, t := range s.tickets {
 		if by := t.ownHolder(); by != nil {
@@ -54,7 +54,7 @@ func (s *All) try(ctx context.Context) (by *Contender, in string, err error) {
 		}
 	}
 	for _, t := range s.tickets {
-		if err := t.group.settle(ctx); err != nil {
+		if err := t.group.settle(ctx, t.kind.Class); err != nil {
 			return nil, "", err
 		}
 	}
@@ -66,7 +66,7 @@ func (t *Ticket) ownHolder() *Contender {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return t.group.ownHolderLocked()
+	return t.group.ownHolderLocked(t.kind.Class)
 }
 
 // enqueueIfFree puts the tickets only if all queues are empty: one request, which writes no key if one is not. Where a key of
