@@ -50,7 +50,7 @@ func WithHooks(hooks Hooks) Option {
 
 // Wait is a call that wants to hold: Lock, TryLock, Do, Campaign, Run and their like.
 type Wait struct {
-	// Kind is what is wanted: "mutex", "election", "reader".
+	// Kind is what is wanted: "mutex", "election", "reader", "lockall" and so on; each of LockAll's names is a hold of its own here.
 	Kind string
 	// Name is the name of the lock or the election.
 	Name string

@@ -14,7 +14,7 @@ const maxNames = 63
 
 var allKind = &kind{
 	take: "lock", give: "release", notHeld: ErrNotHeld,
-	ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld},
+	ticket: &queue.Kind{Name: "lockall", Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld},
 }
 
 // LockAll takes the locks of several names together, all or none, as a Mutex of each would, for as long as ctx allows. It
@@ -36,7 +36,7 @@ func LockAll(ctx context.Context, s *Session, names ...string) (*Hold, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, by, in, err := s.tickets.AcquireAll(ctx, n.kind.ticket, names, s.opts.identity)
+	t, by, in, err := s.tickets.AcquireAll(ctx, n.kind.ticket, n.name, names, s.opts.identity)
 	if by != nil {
 		err = fmt.Errorf("%w: %w", err, n.lockedIn(by, in))
 	}
@@ -53,7 +53,7 @@ func TryLockAll(ctx context.Context, s *Session, names ...string) (*Hold, error)
 	if err != nil {
 		return nil, err
 	}
-	t, by, in, err := s.tickets.TryAll(ctx, n.kind.ticket, names, s.opts.identity)
+	t, by, in, err := s.tickets.TryAll(ctx, n.kind.ticket, n.name, names, s.opts.identity)
 	switch {
 	case err != nil:
 		return nil, n.failed(n.kind.take, err)

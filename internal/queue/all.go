@@ -40,8 +40,19 @@ func (s *All) of() *Tickets { return s.tickets[0].group.q }
 
 // AcquireAll queues for all names at once and waits until all tickets are first, as long as ctx allows. It returns the
 // first of them. Where one goes, all leave and queue again. With an error, by and in tell who held which name as for
-// Acquire.
-func (q *Tickets) AcquireAll(ctx context.Context, k *Kind, names []string, value string) (t *Ticket, by *Contender, in string, err error) {
+// Acquire. all stands for the names where the wait is told.
+func (q *Tickets) AcquireAll(
+	ctx context.Context, k *Kind, all string, names []string, value string,
+) (t *Ticket, by *Contender, in string, err error) {
+	w := q.waitBegun(ctx, k, all, false)
+	t, by, in, err = q.acquireAll(ctx, k, names, value)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, in, err
+}
+
+func (q *Tickets) acquireAll(
+	ctx context.Context, k *Kind, names []string, value string,
+) (t *Ticket, by *Contender, in string, err error) {
 	for n := 0; ; n++ {
 		l, err := q.usable(ctx)
 		if err != nil {

@@ -15,7 +15,18 @@ import (
 // This file takes several names only if all of them are free.
 
 // TryAll takes all names if nobody is in the way in any of them, and else tells who is, and in which.
-func (q *Tickets) TryAll(ctx context.Context, k *Kind, names []string, value string) (t *Ticket, by *Contender, in string, err error) {
+func (q *Tickets) TryAll(
+	ctx context.Context, k *Kind, all string, names []string, value string,
+) (t *Ticket, by *Contender, in string, err error) {
+	w := q.waitBegun(ctx, k, all, true)
+	t, by, in, err = q.acquireAllIfFree(ctx, k, names, value)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, in, err
+}
+
+func (q *Tickets) acquireAllIfFree(
+	ctx context.Context, k *Kind, names []string, value string,
+) (t *Ticket, by *Contender, in string, err error) {
 	for {
 		l, err := q.usable(ctx)
 		if err != nil {
