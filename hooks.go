@@ -50,7 +50,7 @@ func WithHooks(hooks Hooks) Option {
 
 // Wait is a call that wants to hold: Lock, TryLock, Do, Campaign, Run and their like.
 type Wait struct {
-	// Kind is what is wanted: "mutex", "election", "reader".
+	// Kind is what is wanted: "mutex" (so is the write side of an RWMutex), "reader", "permit" (of a Semaphore) or "election".
 	Kind string
 	// Name is the name of the lock or the election.
 	Name string
