@@ -10,10 +10,11 @@ import (
 // Hooks are functions of yours that a Session calls when something happens to its locks and its lease: for metrics, traces
 // and alarms. Any of them may be nil; nothing is done for one that is. WithHooks sets them.
 //
-// But for Opened they are called in the background, one after the other, in the order in which the Session noticed what they tell. So a
-// hook is told a little later, and whatever it does, it does no harm to a hold: while one blocks, locks are taken and
-// released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 65,536 events wait, further ones
-// are dropped; Stats counts them. Close waits until all have been told, for a second at most where one blocks.
+// But for Opened they are called in the background, one after the other, in the order in which the Session noticed what
+// they tell. So a hook is told a little later, and whatever it does, it does no harm to a hold: while one blocks, locks are
+// taken and released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 65,536 events
+// wait, further ones are dropped; Stats counts them. Close waits until all have been told, for a second at most where one
+// blocks.
 //
 // A hook may call everything of this package. One that panics ends the process, as a panic in any goroutine does. A call
 // that returns after the end of its Session calls its hooks itself, before it returns, at the same time as others perhaps.
@@ -50,7 +51,8 @@ func WithHooks(hooks Hooks) Option {
 
 // Wait is a call that wants to hold: Lock, TryLock, Do, Campaign, Run and their like.
 type Wait struct {
-	// Kind is what is wanted: "mutex", "election", "reader", "lockall" and so on; each of LockAll's names is a hold of its own here.
+	// Kind is what is wanted: "mutex" (so is the write side of an RWMutex), "reader", "permit" (of a Semaphore), "lockall" or
+	// "election".
 	Kind string
 	// Name is the name of the lock or the election.
 	Name string

@@ -110,6 +110,26 @@ func TestTimeEveryWaitIsToldAndWhatCameOfIt(t *testing.T) {
 	})
 }
 
+func TestTimeEveryPrimitiveTellsItsKind(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var waits, ends []string
+		s := e.session(t, WithHooks(Hooks{
+			WaitEnded: func(_ context.Context, w WaitEnd) { waits = append(waits, w.Kind+" "+w.Name) },
+			HoldEnded: func(h HoldEnd) { ends = append(ends, h.Kind+" "+h.Name) },
+		}))
+		nothing := func(context.Context) error { return nil }
+		require.NoError(t, NewMutex(s, "m").Do(t.Context(), nothing))
+		require.NoError(t, NewRWMutex(s, "w").Do(t.Context(), nothing))
+		require.NoError(t, NewRWMutex(s, "r").RDo(t.Context(), nothing))
+		require.NoError(t, NewSemaphore(s, "p", 3).Do(t.Context(), nothing))
+		require.NoError(t, NewElection(s, "e").Run(t.Context(), "x", nothing))
+		synctest.Wait()
+		want := []string{"mutex m", "mutex w", "reader r", "permit p", "election e"}
+		require.Equal(t, want, waits)
+		require.Equal(t, want, ends)
+	})
+}
+
 func TestTimeAWaitHookHasTheValuesOfTheCallsContextAndItsError(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		type key struct{}

@@ -38,7 +38,7 @@ func NewSemaphore(s *Session, name string, n int) *Semaphore {
 func permitKind(n, w int) *kind {
 	return &kind{
 		take: "acquire", give: "release", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Of(int64(n)), Weight: int64(w), Released: ErrNotHeld},
+		ticket: &queue.Kind{Name: "permit", Class: queue.Of(int64(n)), Weight: int64(w), Released: ErrNotHeld},
 	}
 }
 

@@ -7,6 +7,7 @@ replace github.com/etcdlock/etcdlock => ../
 require (
 	github.com/etcdlock/etcdlock v0.0.0
 	github.com/stretchr/testify v1.10.0
+	go.etcd.io/etcd/client/v3 v3.6.0
 	go.opentelemetry.io/otel v1.34.0
 	go.opentelemetry.io/otel/sdk v1.34.0
 	go.opentelemetry.io/otel/trace v1.34.0
@@ -48,7 +49,6 @@ require (
 	go.etcd.io/bbolt v1.4.0 // indirect
 	go.etcd.io/etcd/api/v3 v3.6.0 // indirect
 	go.etcd.io/etcd/client/pkg/v3 v3.6.0 // indirect
-	go.etcd.io/etcd/client/v3 v3.6.0 // indirect
 	go.etcd.io/etcd/pkg/v3 v3.6.0 // indirect
 	go.etcd.io/etcd/server/v3 v3.6.0 // indirect
 	go.etcd.io/raft/v3 v3.6.0 // indirect

@@ -38,11 +38,10 @@ func inBubble(t *testing.T, f func(w *world), opts ...Option) {
 	})
 }
 
-func (w *world) session(opts ...etcdlock.Option) *etcdlock.Session {
+func (w *world) session() *etcdlock.Session {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	opts = append(opts, etcdlock.WithTTL(30*time.Second), etcdlock.WithHooks(w.metrics.Hooks()))
-	s, err := etcdlock.NewSession(ctx, w.etcd.Client(ctx), opts...)
+	s, err := etcdlock.NewSession(ctx, w.etcd.Client(ctx), etcdlock.WithTTL(30*time.Second), etcdlock.WithHooks(w.metrics.Hooks()))
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		w.etcd.Judge(nil)

@@ -45,11 +45,11 @@ type Ticket struct {
 	memory    bool          // its own hold is one that went on so
 	holds     bool          // it holds, and the end of that was not counted yet
 	works     bool          // a function of its caller runs under it
+	counting  bool          // it waits for the census to make room
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
-	counting  bool          // it waits for the census to make room
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
