@@ -19,7 +19,7 @@ var (
 	// before the release shows when etcd answers that the ticket was not there; where an answer was lost or late,
 	// that cannot be told from a repeated request, and the release counts.
 	ErrLost = lease.ErrLost
-	// ErrClosed says that the Session is closed, or was closed during the call.
+	// ErrClosed says that the Session is closed or shutting down, or began to during the call.
 	ErrClosed = queue.ErrClosed
 	// ErrClientClosed says that the Session is over because the etcd client, which belongs to the caller, was closed.
 	ErrClientClosed = rpc.ErrClientClosed

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -273,4 +274,27 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 		require.NoError(t, m.Lock(t.Context()))
 		require.NoError(t, m.Verify(t.Context()))
 	})
+}
+
+func TestTimeASessionThatBeginsWhileEtcdIsAwayHasItsLeaseWhenItIsBack(t *testing.T) {
+	for name, f := range map[string]fault{"refused at once": {err: errAway}, "not answered": {lost: true}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				e.bends(func(string) fault { return f })
+				opened := make(chan *Session, 1)
+				go func() {
+					s, err := NewSession(t.Context(), e.client(t))
+					assert.NoError(t, err)
+					opened <- s
+				}()
+				until(time.Now().Add(5 * time.Minute))
+				e.bends(nil)
+				back := time.Now()
+				s := <-opened
+				require.LessOrEqual(t, time.Since(back), defaultTTL+time.Second, "one attempt, and the pause after it")
+				locked(t, s)
+				require.NoError(t, s.Close())
+			})
+		})
+	}
 }

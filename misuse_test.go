@@ -3,9 +3,11 @@ package etcdlock_test
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -117,4 +119,29 @@ func TestAFunctionThatIsMissingIsToldBeforeTheLockIsTaken(t *testing.T) {
 	resp, err := client.Get(soon(t), "missing")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, resp.Header.Revision, "nothing was written")
+}
+
+func TestALockThatWaitsForItsOwnValueSaysSo(t *testing.T) {
+	client := newClient(t)
+	var log diary
+	s := newSession(t, client, etcdlock.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	m := etcdlock.NewMutex(s, "own")
+	require.NoError(t, m.Lock(soon(t)))
+	says := func(words string) {
+		t.Helper()
+		for _, err := range []error{m.TryLock(soon(t)), m.Lock(within(t, 300*time.Millisecond))} {
+			require.ErrorIs(t, err, etcdlock.ErrLocked)
+			require.ErrorContains(t, err, words)
+			require.NotContains(t, err.Error(), "locked by")
+		}
+	}
+	says("held by this Mutex value itself")
+	held := m.Context()
+	_, err := client.Revoke(soon(t), s.Lease())
+	require.NoError(t, err)
+	<-held.Done()
+	says("was lost and awaits its Unlock")
+	require.Equal(t, 1, strings.Count(log.String(), "Lock waits, because the last hold"), log.String())
+	require.ErrorIs(t, m.Unlock(soon(t)), etcdlock.ErrLost)
+	require.Equal(t, `etcdlock: "a": locked by another`, (&etcdlock.LockedError{Name: "a"}).Error(), "no empty ticket")
 }

@@ -41,7 +41,9 @@ func works(m *Mutex, e *Election) (finish func(), did, ran <-chan error) {
 	finished := make(chan struct{})
 	do, run := make(chan error, 1), make(chan error, 1)
 	go func() { do <- m.Do(context.Background(), func(context.Context) error { <-finished; return nil }) }()
-	go func() { run <- e.Run(context.Background(), "x", func(context.Context) error { <-finished; return nil }) }()
+	go func() {
+		run <- e.Run(context.Background(), "x", func(context.Context) error { <-finished; return nil })
+	}()
 	synctest.Wait()
 	return func() { close(finished) }, do, run
 }
