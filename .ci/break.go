@@ -128,14 +128,16 @@ func test(dir, name string) (out []byte, green bool) {
 // packageOf finds where a test is: at the root, or in the package that it tests.
 func packageOf(dir, name string) string {
 	pkg := "."
-	_ = filepath.WalkDir(filepath.Join(dir, "internal"), func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, "_test.go") {
-			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
-				pkg = filepath.Dir(path)
+	for _, under := range []string{"internal", "cmd"} {
+		_ = filepath.WalkDir(filepath.Join(dir, under), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
+					pkg = filepath.Dir(path)
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	return pkg
 }
 

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // What happens to the command when its lock is lost. All run at the same time: most of each is waiting for a lease to end.
@@ -166,6 +170,31 @@ func TestACommandWhoseTicketIsRemovedIsKilledAtOnce(t *testing.T) {
 	lose(t, c)
 	assert.Equal(t, exitLost, p.code()) // within the patience of a test, far below the TTL
 	assert.NotContains(t, p.out.String(), "got SIGTERM")
+}
+
+// Timers stand still while a machine sleeps, and etcd goes on. So the clock is asked, again and again.
+func TestAfterTheMachineHasSleptTheCommandIsKilledSoon(t *testing.T) {
+	const ttl = time.Hour
+	now := lease.Now()
+	hold := lease.NewHold(lease.New(1, ttl, 0, int64(ttl/time.Second), now), context.Canceled)
+	child := newProcess("/bin/sleep", []string{"sleep", "3600"}, nil, false)
+	require.NoError(t, child.start())
+	ended := make(chan int)
+	var kept bool
+	go func() {
+		var code int
+		code, kept = supervise(&held{ctx: hold}, child, policy{onLost: "kill", killAfter: ttl / killPart}, slog.New(slog.DiscardHandler))
+		ended <- code
+	}()
+	slept.Add(int64(ttl))
+	select {
+	case code := <-ended:
+		assert.Equal(t, exitSignal+int(syscall.SIGKILL), code)
+		assert.False(t, kept)
+	case <-time.After(patience):
+		child.kill()
+		require.Fail(t, "it is not killed")
+	}
 }
 
 func TestOnLostTermTellsTheCommandAndWaitsForIt(t *testing.T) {

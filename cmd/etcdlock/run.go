@@ -236,7 +236,8 @@ func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	}
 	code, kept := supervise(h, child, r.policy, log)
 	g.ended()
-	if lost := r.release(g.ctx, h); lost || !kept {
+	kept = !r.release(g.ctx, h) && kept
+	if !kept {
 		return &ending{int(r.lostCode), fmt.Errorf("the lock was lost before %s had ended, with exit code %d", r.name, code)}
 	}
 	if code == 0 {
