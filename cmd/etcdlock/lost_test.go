@@ -172,11 +172,25 @@ func TestACommandWhoseTicketIsRemovedIsKilledAtOnce(t *testing.T) {
 	assert.NotContains(t, p.out.String(), "got SIGTERM")
 }
 
+// looked is a hold that tells when it was asked whether it lasts.
+type looked struct {
+	*lease.Hold
+	looks chan struct{}
+}
+
+func (l looked) Err() error {
+	select {
+	case l.looks <- struct{}{}:
+	default:
+	}
+	return l.Hold.Err()
+}
+
 // Timers stand still while a machine sleeps, and etcd goes on. So the clock is asked, again and again.
 func TestAfterTheMachineHasSleptTheCommandIsKilledSoon(t *testing.T) {
 	const ttl = time.Hour
 	now := lease.Now()
-	hold := lease.NewHold(lease.New(1, ttl, 0, int64(ttl/time.Second), now), context.Canceled)
+	hold := looked{lease.NewHold(lease.New(1, ttl, 0, int64(ttl/time.Second), now), context.Canceled), make(chan struct{})}
 	child := newProcess("/bin/sleep", []string{"sleep", "3600"}, nil, false)
 	require.NoError(t, child.start())
 	ended := make(chan int)
@@ -186,6 +200,14 @@ func TestAfterTheMachineHasSleptTheCommandIsKilledSoon(t *testing.T) {
 		code, kept = supervise(&held{ctx: hold}, child, policy{onLost: "kill", killAfter: ttl / killPart}, slog.New(slog.DiscardHandler))
 		ended <- code
 	}()
+	for range 2 { // what comes after the second look was begun by a timer
+		select {
+		case <-hold.looks:
+		case <-time.After(patience):
+			child.kill()
+			require.Fail(t, "nobody looks")
+		}
+	}
 	slept.Add(int64(ttl))
 	select {
 	case code := <-ended:
