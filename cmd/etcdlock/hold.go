@@ -85,7 +85,7 @@ func (a *app) hold(m membership, conflict, lost uint8, take func(context.Context
 }
 
 func (a *app) keep(g *gate, h *held, s *etcdlock.Session, code uint8) error {
-	line := holding{h.name, h.key, h.token, leaseID(s.Lease()), s.Identity()}
+	line := holding{h.name, h.key, h.token, leaseID(h.lease().ID), s.Identity()}
 	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil {
 		_ = a.release(context.Background(), h)
 		return failed("nobody can be told of the hold: %w", err)

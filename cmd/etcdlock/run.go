@@ -266,7 +266,7 @@ func environment(h *held, s *etcdlock.Session) []string {
 	token := fmt.Sprint(h.token)
 	return []string{
 		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key, "ETCDLOCK_TOKEN=" + token,
-		"ETCDLOCK_LEASE=" + leaseID(s.Lease()), "ETCDLOCK_IDENTITY=" + s.Identity(),
+		"ETCDLOCK_LEASE=" + leaseID(h.lease().ID), "ETCDLOCK_IDENTITY=" + s.Identity(),
 		"ETCD_LOCK_KEY=" + h.key, "ETCD_LOCK_REV=" + token,
 	}
 }

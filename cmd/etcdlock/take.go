@@ -36,8 +36,11 @@ func (h *held) left() time.Duration {
 	if h.ctx.Err() != nil {
 		return 0
 	}
-	return h.ctx.(interface{ Lease() *lease.Lease }).Lease().Left()
+	return h.lease().Left()
 }
+
+// lease is what the hold is under. The Session may have the next one already.
+func (h *held) lease() *lease.Lease { return h.ctx.(interface{ Lease() *lease.Lease }).Lease() }
 
 func (w *want) flags(fs *pflag.FlagSet) {
 	fs.BoolVarP(&w.shared, "shared", "s", false, "take the shared side, which any number hold at once (a read lock)")
