@@ -27,7 +27,8 @@ foreground of a terminal, and with --foreground, to CMD alone.`
 const exampleRun = `  etcdlock run /cron/lock/job9 -- backup --full        wait for the lock, however long
   etcdlock run -w 0 /cron/lock/job9 -- backup          only if it is free; else exit code 124
   etcdlock run -w 5m -c 'dump | gzip > d' /dump        a line for $SHELL
-  etcdlock run --shared /data -- report                with other readers, without writers`
+  etcdlock run --shared /data -- report                with other readers, without writers
+  etcdlock run --permits 4 /gpu -- train               four at once`
 
 const codesRun = `Exit codes:
   CMD's    CMD ended while the lock was held; 128+N if signal N ended it
@@ -39,7 +40,8 @@ const codesRun = `Exit codes:
 
 CMD finds in its environment: ETCDLOCK_NAME, ETCDLOCK_KEY, ETCDLOCK_TOKEN (the
 fencing token: give it to the store that you write to), ETCDLOCK_LEASE and
-ETCDLOCK_IDENTITY; and, as of etcdctl lock, ETCD_LOCK_KEY and ETCD_LOCK_REV.`
+ETCDLOCK_IDENTITY; with --slot ETCDLOCK_SLOT and ETCDLOCK_SLOT_TOKEN; and, as of
+etcdctl lock, ETCD_LOCK_KEY and ETCD_LOCK_REV.`
 
 // membership is what a Session needs to know.
 type membership struct {
@@ -264,11 +266,15 @@ func (a *app) release(ctx context.Context, h *held) (lost bool) {
 // environment is what the command is told of its hold. The last two are etcdctl's.
 func environment(h *held, s *etcdlock.Session) []string {
 	token := fmt.Sprint(h.token)
-	return []string{
+	env := []string{
 		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key, "ETCDLOCK_TOKEN=" + token,
 		"ETCDLOCK_LEASE=" + leaseID(h.lease().ID), "ETCDLOCK_IDENTITY=" + s.Identity(),
 		"ETCD_LOCK_KEY=" + h.key, "ETCD_LOCK_REV=" + token,
 	}
+	if h.slot != nil {
+		env = append(env, fmt.Sprintf("ETCDLOCK_SLOT=%d", h.slot.number), fmt.Sprintf("ETCDLOCK_SLOT_TOKEN=%d", h.slot.token))
+	}
+	return env
 }
 
 // leaseID is a lease as etcdctl writes it, and as it stands in the keys of tickets.

@@ -92,6 +92,38 @@ func TestCommandsOfOneNameTakeTurnsAndSharedOnesDoNot(t *testing.T) {
 	assert.Equal(t, 3, one.code())
 }
 
+func TestPermitsAreCountedAndHaveSlots(t *testing.T) {
+	t.Parallel()
+	take := func(flags ...string) (*proc, func()) {
+		p := prepared(t, sharedEtcd(t), append([]string{"run", name(t), "--permits", "3", "-c", "env; echo runs; read x; exit 3"}, flags...)...)
+		return p, p.piped()
+	}
+	one, endOne := take("--slot")
+	one.says("runs")
+	two, endTwo := take("--slot")
+	two.says("runs")
+	assert.ElementsMatch(t, []string{"0", "1"}, []string{one.env("ETCDLOCK_SLOT"), two.env("ETCDLOCK_SLOT")})
+	assert.NotEmpty(t, one.env("ETCDLOCK_SLOT_TOKEN"))
+	p, _ := take("--weight", "2", "--wait", "0")
+	assert.Equal(t, exitConflict, p.code(), "one is left")
+	p, end := take("--wait", "0")
+	p.says("runs")
+	assert.Regexp(t, `holds \(1 of 3\)`, lock(t, "who", name(t)).wait())
+	p, _ = take("--wait", "0")
+	assert.Equal(t, exitConflict, p.code(), "none is left")
+	heavy, endHeavy := take("--weight", "3")
+	for _, e := range []func(){endOne, endTwo, end} {
+		e()
+	}
+	heavy.says("runs")
+	endHeavy()
+	for _, p := range []*proc{one, two, heavy} {
+		assert.Equal(t, 3, p.code())
+	}
+	held := lock(t, "hold", name(t), "--permits", "3", "--slot")
+	held.says(`"slot":0,"slot_token":`)
+}
+
 var etcdctl = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "etcdctl-")
 	if err != nil {
