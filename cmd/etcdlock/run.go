@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -181,6 +183,8 @@ type member struct {
 
 // open opens a Session.
 func (a *app) open(ctx context.Context, m membership) (*member, error) {
+	// Who holds must not die of a reader that has gone away. Not ignored, which the command would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	client, err := a.conn.client(ctx)
 	if err != nil {
 		return nil, err
