@@ -137,7 +137,7 @@ func TestBadInputIs125AndOneLine(t *testing.T) {
 		"run job --":                                     "put it behind --",
 		"run job ls":                                     "etcdlock run job -- ls",
 		"run job -c ls -- ls":                            "give one of them",
-		"run a b -- ls":                                  "it takes one",
+		"run --shared a b -- ls":                         "those take one name",
 		"run job ls -l":                                  "put -- before the command",
 		"run --shard job -- ls":                          "did you mean --shared?",
 		"run --xyzzy job -- ls":                          "etcdlock run --help lists them",

@@ -116,6 +116,8 @@ func TestTheCommandIsDeadWhileEtcdIsStillFrozen(t *testing.T) {
 		"warned by another signal":  lockAt(t, endpoint, append([]string{"run", name(t) + "/int", "--ttl", "4s", "--signal", "INT"}, beats(t, "INT")...)...),
 		"killed without a warning":  lockAt(t, endpoint, append([]string{"run", name(t) + "/0", "--ttl", "4s", "--kill-after", "0"}, beats(t)...)...),
 		"an election":               lockAt(t, endpoint, append([]string{"elect", name(t) + "/elect", "me", "--ttl", "4s"}, beats(t, "TERM")...)...),
+		"two names":                 lockAt(t, endpoint, append([]string{"run", name(t) + "/n1", name(t) + "/n2", "--ttl", "4s"}, beats(t, "TERM")...)...),
+		"a permit":                  lockAt(t, endpoint, append([]string{"run", name(t) + "/permit", "-n2", "--ttl", "4s"}, beats(t, "TERM")...)...),
 		"shared":                    lockAt(t, endpoint, append([]string{"run", name(t) + "/shared", "--shared", "--ttl", "4s"}, beats(t, "TERM")...)...),
 		"whose stderr nobody reads": deaf(t, endpoint, append([]string{"run", name(t) + "/deaf", "-vv", "--ttl", "4s"}, beats(t, "TERM")...)...),
 	}

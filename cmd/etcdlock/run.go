@@ -18,7 +18,7 @@ import (
 	"github.com/etcdlock/etcdlock"
 )
 
-const aboutRun = `Take the lock NAME, run CMD, release the lock, and exit with CMD's exit code.
+const aboutRun = `Take the lock NAME, or all of several, run CMD, release, and exit with CMD's exit code.
 
 CMD is dead before etcd can give the lock to anybody else, by this machine's clock,
 also while etcd is frozen or cannot be reached: it gets SIGTERM when the lock is
@@ -30,6 +30,7 @@ const exampleRun = `  etcdlock run /cron/lock/job9 -- backup --full        wait 
   etcdlock run -w 0 /cron/lock/job9 -- backup          only if it is free; else exit code 124
   etcdlock run -w 5m -c 'dump | gzip > d' /dump        a line for $SHELL
   etcdlock run --shared /data -- report                with other readers, without writers
+  etcdlock run /acct/7 /acct/9 -- transfer             both, or none; nobody deadlocks
   etcdlock run --permits 4 /gpu -- train               four at once`
 
 const codesRun = `Exit codes:
@@ -116,15 +117,12 @@ func (a *app) runCommand() *cobra.Command {
 	r := &runner{app: a}
 	var w want
 	cmd := &cobra.Command{
-		Use: "run [flags] NAME -- CMD [ARG...]", Short: "Run a command under a lock",
+		Use: "run [flags] NAME... -- CMD [ARG...]", Short: "Run a command under a lock",
 		Long: aboutRun, Example: exampleRun, Annotations: map[string]string{"codes": codesRun},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, argv, err := splitAtDash(cmd, args, r.line != "")
 			if err != nil {
 				return err
-			}
-			if len(names) != 1 {
-				return failed("%s", nameNeeded(cmd, names))
 			}
 			if err := w.check(cmd.Flags(), names); err != nil {
 				return err
@@ -230,7 +228,7 @@ func (r *runner) run(take func(context.Context, *member) (*held, error)) error {
 // under runs the command under a hold, and releases it.
 func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	log := r.logger()
-	log.Info("the lock is held", "name", h.name, "token", h.token, "key", h.key)
+	log.Info("the lock is held", "name", h.label(), "token", h.token, "key", h.key)
 	child := newProcess(r.path, r.argv, append(os.Environ(), environment(h, s)...), r.foreground)
 	if err := g.start(child); err != nil {
 		_ = r.release(context.Background(), h)
@@ -262,7 +260,7 @@ func (a *app) release(ctx context.Context, h *held) (lost bool) {
 		return true
 	case err != nil:
 		a.logger().Warn("the release is not confirmed: at the latest the lock is free when its lease has run out",
-			"name", h.name, "error", oneLine(err))
+			"name", h.label(), "error", oneLine(err))
 	}
 	return false
 }
@@ -273,12 +271,18 @@ func environment(h *held, s *etcdlock.Session) []string {
 	env := []string{
 		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key, "ETCDLOCK_TOKEN=" + token,
 		"ETCDLOCK_LEASE=" + leaseID(h.lease().ID), "ETCDLOCK_IDENTITY=" + s.Identity(),
-		"ETCD_LOCK_KEY=" + h.key, "ETCD_LOCK_REV=" + token,
+		"ETCD_LOCK_KEY=" + firstOf(h.key), "ETCD_LOCK_REV=" + token,
 	}
 	if h.slot != nil {
 		env = append(env, fmt.Sprintf("ETCDLOCK_SLOT=%d", h.slot.number), fmt.Sprintf("ETCDLOCK_SLOT_TOKEN=%d", h.slot.token))
 	}
 	return env
+}
+
+// firstOf is the first of several, one a line.
+func firstOf(lines string) string {
+	first, _, _ := strings.Cut(lines, "\n")
+	return first
 }
 
 // leaseID is a lease as etcdctl writes it, and as it stands in the keys of tickets.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -122,6 +123,27 @@ func TestPermitsAreCountedAndHaveSlots(t *testing.T) {
 	}
 	held := lock(t, "hold", name(t), "--permits", "3", "--slot")
 	held.says(`"slot":0,"slot_token":`)
+}
+
+func TestSeveralNamesAreTakenTogether(t *testing.T) {
+	t.Parallel()
+	c := client(t, sharedEtcd(t))
+	a, b := name(t)+"/a", name(t)+"/b"
+	holder := lock(t, "hold", b, "--identity", "somebody")
+	holder.says("token")
+	p := lock(t, "run", "--wait", "0", a, b, "-c", "echo runs")
+	assert.Equal(t, exitConflict, p.code())
+	assert.Contains(t, p.err.String(), b+`": locked by "somebody"`)
+	both := prepared(t, sharedEtcd(t), "run", b, a, b, "-c", `echo "$ETCDLOCK_NAME"; echo "$ETCDLOCK_KEY"; echo "first=$ETCD_LOCK_KEY"; read x; exit 3`)
+	end := both.piped()
+	waitsFor(t, c, b, 2)
+	holder.signal(syscall.SIGTERM)
+	both.says("first=")
+	assert.Equal(t, append([]string{a, b}, append(keys(t, c, name(t)+"/"), "first="+keys(t, c, a+"/")[0])...), strings.Fields(both.out.String()))
+	assert.Equal(t, exitConflict, lock(t, "run", "--wait", "0", a, "-c", "exit 0").code())
+	end()
+	assert.Equal(t, 3, both.code())
+	assert.Empty(t, keys(t, c, name(t)+"/"))
 }
 
 var etcdctl = sync.OnceValues(func() (string, error) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -27,7 +29,7 @@ type want struct {
 
 // held is one hold.
 type held struct {
-	name, key string
+	name, key string // of several, one a line, in the order of their names
 	token     int64
 	slot      *slot           // nil if none was asked for
 	ctx       context.Context // over when the hold is
@@ -45,6 +47,9 @@ func (h *held) left() time.Duration {
 // lease is what the hold is under. The Session may have the next one already.
 func (h *held) lease() *lease.Lease { return h.ctx.(interface{ Lease() *lease.Lease }).Lease() }
 
+// label is the name for people.
+func (h *held) label() string { return strings.ReplaceAll(h.name, "\n", ", ") }
+
 // slot is a number that no other permit has at the time, with a fencing token of its own.
 type slot struct {
 	number int
@@ -61,7 +66,7 @@ func (w *want) flags(fs *pflag.FlagSet) {
 
 // check completes w once the flags are read.
 func (w *want) check(fs *pflag.FlagSet, names []string) error {
-	w.names, w.waits = names, fs.Changed("wait")
+	w.names, w.waits = slices.Compact(slices.Sorted(slices.Values(names))), fs.Changed("wait")
 	if w.wait < 0 {
 		return failed("--wait %v: 0 tries once; leave it out to wait as long as it takes", w.wait)
 	}
@@ -72,6 +77,8 @@ func (w *want) check(fs *pflag.FlagSet, names []string) error {
 		return failed("both --shared and --permits: any number hold at once, or N do")
 	case w.permits == 0 && (w.slot || fs.Changed("weight")):
 		return failed("--weight and --slot are about permits: add --permits N")
+	case len(names) > 1 && (w.shared || w.permits > 0):
+		return failed("%d names with --shared or --permits: those take one name", len(names))
 	case w.permits > 0 && (w.weight < 1 || w.weight > w.permits):
 		return failed("--weight %d: it is from 1 to the %d of --permits", w.weight, w.permits)
 	}
@@ -107,6 +114,10 @@ func (w *want) takeOne(ctx context.Context, s *etcdlock.Session) (*held, error) 
 	name := w.names[0]
 	var take func(context.Context) (*etcdlock.Hold, error)
 	switch m, n := etcdlock.NewRWMutex(s, name), etcdlock.NewSemaphore(s, name, w.permits); {
+	case len(w.names) > 1 && w.once():
+		take = func(ctx context.Context) (*etcdlock.Hold, error) { return etcdlock.TryLockAll(ctx, s, w.names...) }
+	case len(w.names) > 1:
+		take = func(ctx context.Context) (*etcdlock.Hold, error) { return etcdlock.LockAll(ctx, s, w.names...) }
 	case w.shared && w.once():
 		take = m.TryRLock
 	case w.shared:
@@ -122,7 +133,9 @@ func (w *want) takeOne(ctx context.Context, s *etcdlock.Session) (*held, error) 
 	if err != nil {
 		return nil, err
 	}
-	h := &held{name: name, key: hold.Key(), token: hold.Token(), ctx: hold.Context(), release: hold.Release}
+	h := &held{
+		name: strings.Join(w.names, "\n"), key: strings.Join(hold.Keys(), "\n"), token: hold.Token(), ctx: hold.Context(), release: hold.Release,
+	}
 	if w.slot {
 		h.slot = new(slot)
 		if h.slot.number, h.slot.token, err = hold.Slot(ctx); err != nil {
@@ -162,7 +175,7 @@ func (m *member) sayWhoHolds(ctx context.Context, names []string) (stop func()) 
 	timer := time.AfterFunc(patient, func() {
 		defer close(done)
 		for _, n := range names {
-			if st, err := m.look(ctx, n); err == nil && len(st.Holders) > 0 {
+			if st, err := m.look(ctx, n); err == nil && len(st.Holders) > 0 && !m.owns(st.Holders[0]) {
 				log.Info("waiting for the lock", "name", n, "held by", st.Holders[0].Identity, "waiting", len(st.Waiters))
 			}
 		}
@@ -174,6 +187,9 @@ func (m *member) sayWhoHolds(ctx context.Context, names []string) (stop func()) 
 		}
 	}
 }
+
+// owns reports whether a ticket is this Session's own: of several locks it may hold some while it waits for others.
+func (m *member) owns(c contender) bool { return c.Lease == leaseID(m.Lease()) }
 
 // look reads the queue of a name.
 func (m *member) look(ctx context.Context, name string) (state, error) {
