@@ -15,7 +15,7 @@ With CMD it is as run: CMD runs while this process leads, and is dead before any
 can. Without, it is as hold: one line of JSON when it leads. Run it again after a loss.`
 
 func (a *app) electCommand() *cobra.Command {
-	r := &runner{app: a}
+	r := &runner{app: a, conflictCode: exitConflict}
 	cmd := &cobra.Command{
 		Use: "elect [flags] NAME VALUE [-- CMD [ARG...]]", Short: "Lead an election, with or without a command", Long: aboutElect,
 		Example:     "  etcdlock elect /db/leader 10.0.0.7:5432 -- promote-and-serve",

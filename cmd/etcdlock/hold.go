@@ -34,6 +34,9 @@ type holding struct {
 	Token    int64  `json:"token"`
 	Lease    string `json:"lease"`
 	Identity string `json:"identity"`
+
+	Slot      *int  `json:"slot,omitempty"`
+	SlotToken int64 `json:"slot_token,omitempty"`
 }
 
 func (a *app) holdCommand() *cobra.Command {
@@ -85,7 +88,10 @@ func (a *app) hold(m membership, conflict, lost uint8, take func(context.Context
 }
 
 func (a *app) keep(g *gate, h *held, s *etcdlock.Session, code uint8) error {
-	line := holding{h.name, h.key, h.token, leaseID(s.Lease()), s.Identity()}
+	line := holding{Name: h.name, Key: h.key, Token: h.token, Lease: leaseID(h.lease().ID), Identity: s.Identity()}
+	if h.slot != nil {
+		line.Slot, line.SlotToken = &h.slot.number, h.slot.token
+	}
 	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil {
 		_ = a.release(context.Background(), h)
 		return failed("nobody can be told of the hold: %w", err)

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // What happens to the command when its lock is lost. All run at the same time: most of each is waiting for a lease to end.
@@ -112,6 +116,8 @@ func TestTheCommandIsDeadWhileEtcdIsStillFrozen(t *testing.T) {
 		"warned by another signal":  lockAt(t, endpoint, append([]string{"run", name(t) + "/int", "--ttl", "4s", "--signal", "INT"}, beats(t, "INT")...)...),
 		"killed without a warning":  lockAt(t, endpoint, append([]string{"run", name(t) + "/0", "--ttl", "4s", "--kill-after", "0"}, beats(t)...)...),
 		"an election":               lockAt(t, endpoint, append([]string{"elect", name(t) + "/elect", "me", "--ttl", "4s"}, beats(t, "TERM")...)...),
+		"two names":                 lockAt(t, endpoint, append([]string{"run", name(t) + "/n1", name(t) + "/n2", "--ttl", "4s"}, beats(t, "TERM")...)...),
+		"a permit":                  lockAt(t, endpoint, append([]string{"run", name(t) + "/permit", "-n2", "--ttl", "4s"}, beats(t, "TERM")...)...),
 		"shared":                    lockAt(t, endpoint, append([]string{"run", name(t) + "/shared", "--shared", "--ttl", "4s"}, beats(t, "TERM")...)...),
 		"whose stderr nobody reads": deaf(t, endpoint, append([]string{"run", name(t) + "/deaf", "-vv", "--ttl", "4s"}, beats(t, "TERM")...)...),
 	}
@@ -166,6 +172,53 @@ func TestACommandWhoseTicketIsRemovedIsKilledAtOnce(t *testing.T) {
 	lose(t, c)
 	assert.Equal(t, exitLost, p.code()) // within the patience of a test, far below the TTL
 	assert.NotContains(t, p.out.String(), "got SIGTERM")
+}
+
+// looked is a hold that tells when it was asked whether it lasts.
+type looked struct {
+	*lease.Hold
+	looks chan struct{}
+}
+
+func (l looked) Err() error {
+	select {
+	case l.looks <- struct{}{}:
+	default:
+	}
+	return l.Hold.Err()
+}
+
+// Timers stand still while a machine sleeps, and etcd goes on. So the clock is asked, again and again.
+func TestAfterTheMachineHasSleptTheCommandIsKilledSoon(t *testing.T) {
+	const ttl = time.Hour
+	now := lease.Now()
+	hold := looked{lease.NewHold(lease.New(1, ttl, 0, int64(ttl/time.Second), now), context.Canceled), make(chan struct{})}
+	child := newProcess("/bin/sleep", []string{"sleep", "3600"}, nil, false)
+	require.NoError(t, child.start())
+	ended := make(chan int)
+	var kept bool
+	go func() {
+		var code int
+		code, kept = supervise(&held{ctx: hold}, child, policy{onLost: "kill", killAfter: ttl / killPart}, slog.New(slog.DiscardHandler))
+		ended <- code
+	}()
+	for range 2 { // what comes after the second look was begun by a timer
+		select {
+		case <-hold.looks:
+		case <-time.After(patience):
+			child.kill()
+			require.Fail(t, "nobody looks")
+		}
+	}
+	slept.Add(int64(ttl))
+	select {
+	case code := <-ended:
+		assert.Equal(t, exitSignal+int(syscall.SIGKILL), code)
+		assert.False(t, kept)
+	case <-time.After(patience):
+		child.kill()
+		require.Fail(t, "it is not killed")
+	}
 }
 
 func TestOnLostTermTellsTheCommandAndWaitsForIt(t *testing.T) {

@@ -43,7 +43,11 @@ func program(args []string) int {
 		end = &ending{exitFailed, err}
 	}
 	if end.err != nil && (!a.quiet || end.code == exitFailed) {
-		a.say.line(cmd.CommandPath() + ": " + oneLine(end.err))
+		if a.logFormat == "json" {
+			a.logger().Error(oneLine(end.err), "command", cmd.Name())
+		} else {
+			a.say.line(cmd.CommandPath() + ": " + oneLine(end.err))
+		}
 	}
 	return end.code
 }

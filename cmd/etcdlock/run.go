@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +18,7 @@ import (
 	"github.com/etcdlock/etcdlock"
 )
 
-const aboutRun = `Take the lock NAME, run CMD, release the lock, and exit with CMD's exit code.
+const aboutRun = `Take the lock NAME, or all of several, run CMD, release, and exit with CMD's exit code.
 
 CMD is dead before etcd can give the lock to anybody else, by this machine's clock,
 also while etcd is frozen or cannot be reached: it gets SIGTERM when the lock is
@@ -27,7 +29,9 @@ foreground of a terminal, and with --foreground, to CMD alone.`
 const exampleRun = `  etcdlock run /cron/lock/job9 -- backup --full        wait for the lock, however long
   etcdlock run -w 0 /cron/lock/job9 -- backup          only if it is free; else exit code 124
   etcdlock run -w 5m -c 'dump | gzip > d' /dump        a line for $SHELL
-  etcdlock run --shared /data -- report                with other readers, without writers`
+  etcdlock run --shared /data -- report                with other readers, without writers
+  etcdlock run /acct/7 /acct/9 -- transfer             both, or none; nobody deadlocks
+  etcdlock run --permits 4 /gpu -- train               four at once`
 
 const codesRun = `Exit codes:
   CMD's    CMD ended while the lock was held; 128+N if signal N ended it
@@ -39,7 +43,8 @@ const codesRun = `Exit codes:
 
 CMD finds in its environment: ETCDLOCK_NAME, ETCDLOCK_KEY, ETCDLOCK_TOKEN (the
 fencing token: give it to the store that you write to), ETCDLOCK_LEASE and
-ETCDLOCK_IDENTITY; and, as of etcdctl lock, ETCD_LOCK_KEY and ETCD_LOCK_REV.`
+ETCDLOCK_IDENTITY; with --slot ETCDLOCK_SLOT and ETCDLOCK_SLOT_TOKEN; and, as of
+etcdctl lock, ETCD_LOCK_KEY and ETCD_LOCK_REV.`
 
 // membership is what a Session needs to know.
 type membership struct {
@@ -112,15 +117,12 @@ func (a *app) runCommand() *cobra.Command {
 	r := &runner{app: a}
 	var w want
 	cmd := &cobra.Command{
-		Use: "run [flags] NAME -- CMD [ARG...]", Short: "Run a command under a lock",
+		Use: "run [flags] NAME... -- CMD [ARG...]", Short: "Run a command under a lock",
 		Long: aboutRun, Example: exampleRun, Annotations: map[string]string{"codes": codesRun},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, argv, err := splitAtDash(cmd, args, r.line != "")
 			if err != nil {
 				return err
-			}
-			if len(names) != 1 {
-				return failed("%s", nameNeeded(cmd, names))
 			}
 			if err := w.check(cmd.Flags(), names); err != nil {
 				return err
@@ -179,6 +181,8 @@ type member struct {
 
 // open opens a Session.
 func (a *app) open(ctx context.Context, m membership) (*member, error) {
+	// Who holds must not die of a reader that has gone away. Not ignored, which the command would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	client, err := a.conn.client(ctx)
 	if err != nil {
 		return nil, err
@@ -224,7 +228,7 @@ func (r *runner) run(take func(context.Context, *member) (*held, error)) error {
 // under runs the command under a hold, and releases it.
 func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	log := r.logger()
-	log.Info("the lock is held", "name", h.name, "token", h.token, "key", h.key)
+	log.Info("the lock is held", "name", h.label(), "token", h.token, "key", h.key)
 	child := newProcess(r.path, r.argv, append(os.Environ(), environment(h, s)...), r.foreground)
 	if err := g.start(child); err != nil {
 		_ = r.release(context.Background(), h)
@@ -236,7 +240,8 @@ func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	}
 	code, kept := supervise(h, child, r.policy, log)
 	g.ended()
-	if lost := r.release(g.ctx, h); lost || !kept {
+	kept = !r.release(g.ctx, h) && kept
+	if !kept {
 		return &ending{int(r.lostCode), fmt.Errorf("the lock was lost before %s had ended, with exit code %d", r.name, code)}
 	}
 	if code == 0 {
@@ -255,7 +260,7 @@ func (a *app) release(ctx context.Context, h *held) (lost bool) {
 		return true
 	case err != nil:
 		a.logger().Warn("the release is not confirmed: at the latest the lock is free when its lease has run out",
-			"name", h.name, "error", oneLine(err))
+			"name", h.label(), "error", oneLine(err))
 	}
 	return false
 }
@@ -263,11 +268,21 @@ func (a *app) release(ctx context.Context, h *held) (lost bool) {
 // environment is what the command is told of its hold. The last two are etcdctl's.
 func environment(h *held, s *etcdlock.Session) []string {
 	token := fmt.Sprint(h.token)
-	return []string{
+	env := []string{
 		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key, "ETCDLOCK_TOKEN=" + token,
-		"ETCDLOCK_LEASE=" + leaseID(s.Lease()), "ETCDLOCK_IDENTITY=" + s.Identity(),
-		"ETCD_LOCK_KEY=" + h.key, "ETCD_LOCK_REV=" + token,
+		"ETCDLOCK_LEASE=" + leaseID(h.lease().ID), "ETCDLOCK_IDENTITY=" + s.Identity(),
+		"ETCD_LOCK_KEY=" + firstOf(h.key), "ETCD_LOCK_REV=" + token,
 	}
+	if h.slot != nil {
+		env = append(env, fmt.Sprintf("ETCDLOCK_SLOT=%d", h.slot.number), fmt.Sprintf("ETCDLOCK_SLOT_TOKEN=%d", h.slot.token))
+	}
+	return env
+}
+
+// firstOf is the first of several, one a line.
+func firstOf(lines string) string {
+	first, _, _ := strings.Cut(lines, "\n")
+	return first
 }
 
 // leaseID is a lease as etcdctl writes it, and as it stands in the keys of tickets.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -90,6 +91,59 @@ func TestCommandsOfOneNameTakeTurnsAndSharedOnesDoNot(t *testing.T) {
 	assert.Equal(t, exitConflict, lock(t, "run", name(t), "--wait", "0", "-c", "exit 0").code(), "a writer waits for readers")
 	end()
 	assert.Equal(t, 3, one.code())
+}
+
+func TestPermitsAreCountedAndHaveSlots(t *testing.T) {
+	t.Parallel()
+	take := func(flags ...string) (*proc, func()) {
+		p := prepared(t, sharedEtcd(t), append([]string{"run", name(t), "--permits", "3", "-c", "env; echo runs; read x; exit 3"}, flags...)...)
+		return p, p.piped()
+	}
+	one, endOne := take("--slot")
+	one.says("runs")
+	two, endTwo := take("--slot")
+	two.says("runs")
+	assert.ElementsMatch(t, []string{"0", "1"}, []string{one.env("ETCDLOCK_SLOT"), two.env("ETCDLOCK_SLOT")})
+	assert.NotEmpty(t, one.env("ETCDLOCK_SLOT_TOKEN"))
+	p, _ := take("--weight", "2", "--wait", "0")
+	assert.Equal(t, exitConflict, p.code(), "one is left")
+	p, end := take("--wait", "0")
+	p.says("runs")
+	assert.Regexp(t, `holds \(1 of 3\)`, lock(t, "who", name(t)).wait())
+	p, _ = take("--wait", "0")
+	assert.Equal(t, exitConflict, p.code(), "none is left")
+	heavy, endHeavy := take("--weight", "3")
+	for _, e := range []func(){endOne, endTwo, end} {
+		e()
+	}
+	heavy.says("runs")
+	endHeavy()
+	for _, p := range []*proc{one, two, heavy} {
+		assert.Equal(t, 3, p.code())
+	}
+	held := lock(t, "hold", name(t), "--permits", "3", "--slot")
+	held.says(`"slot":0,"slot_token":`)
+}
+
+func TestSeveralNamesAreTakenTogether(t *testing.T) {
+	t.Parallel()
+	c := client(t, sharedEtcd(t))
+	a, b := name(t)+"/a", name(t)+"/b"
+	holder := lock(t, "hold", b, "--identity", "somebody")
+	holder.says("token")
+	p := lock(t, "run", "--wait", "0", a, b, "-c", "echo runs")
+	assert.Equal(t, exitConflict, p.code())
+	assert.Contains(t, p.err.String(), b+`": locked by "somebody"`)
+	both := prepared(t, sharedEtcd(t), "run", b, a, b, "-c", `echo "$ETCDLOCK_NAME"; echo "$ETCDLOCK_KEY"; echo "first=$ETCD_LOCK_KEY"; read x; exit 3`)
+	end := both.piped()
+	waitsFor(t, c, b, 2)
+	holder.signal(syscall.SIGTERM)
+	both.says("first=")
+	assert.Equal(t, append([]string{a, b}, append(keys(t, c, name(t)+"/"), "first="+keys(t, c, a+"/")[0])...), strings.Fields(both.out.String()))
+	assert.Equal(t, exitConflict, lock(t, "run", "--wait", "0", a, "-c", "exit 0").code())
+	end()
+	assert.Equal(t, 3, both.code())
+	assert.Empty(t, keys(t, c, name(t)+"/"))
 }
 
 var etcdctl = sync.OnceValues(func() (string, error) {

@@ -24,7 +24,9 @@ func TestHoldSaysWhatItHoldsAndHoldsUntilASignal(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, resp.Kvs, 1)
 	kv := resp.Kvs[0]
-	assert.Equal(t, holding{name(t), got.Key, kv.CreateRevision, leaseID(clientv3.LeaseID(kv.Lease)), "me"}, got)
+	assert.Equal(t, holding{
+		Name: name(t), Key: got.Key, Token: kv.CreateRevision, Lease: leaseID(clientv3.LeaseID(kv.Lease)), Identity: "me",
+	}, got)
 	p.signal(syscall.SIGINT)
 	assert.Equal(t, 0, p.code())
 	assert.Empty(t, keys(t, c, name(t)+"/"))

@@ -92,12 +92,15 @@ func supervise(h *held, child *process, p policy, log *slog.Logger) (code int, k
 		case left == 0 && p.onLost == "kill":
 			child.kill()
 			told, killed = true, true
-			log.Error("the lock is lost: killed the command", "name", h.name, "token", h.token)
+			log.Error("the lock is lost: killed the command", "name", h.label(), "token", h.token)
 		case !told:
 			child.stop(p.signal)
 			told = true
-			log.Error("about to lose the lock: told the command to end", "name", h.name, "token", h.token,
-				"signal", signalName(p.signal), "left", left.Round(time.Millisecond))
+			what := "about to lose the lock: told the command to end"
+			if left == 0 {
+				what = "the lock is lost: told the command to end"
+			}
+			log.Error(what, "name", h.label(), "token", h.token, "signal", signalName(p.signal), "left", left.Round(time.Millisecond))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // The tests run the program as processes of its own against a real etcd: this binary plays etcdlock, etcd, and the command
@@ -41,12 +44,16 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "beat" {
 		beat(os.Args[2:])
 	}
+	lease.Suspended = func() time.Duration { return time.Duration(slept.Load()) }
 	code := m.Run()
 	if shared.stop != nil {
 		shared.stop()
 	}
 	os.Exit(code)
 }
+
+// slept is how long this process believes that its machine has slept.
+var slept atomic.Int64
 
 // beat is a command under a lock: it ignores the signals that it names, and says each millisecond that it is alive, and
 // when.
@@ -124,7 +131,7 @@ var shared struct {
 func sharedEtcd(t *testing.T) string {
 	t.Helper()
 	shared.once.Do(func() {
-		dir, err := os.MkdirTemp("", "etcdlock-cmd-")
+		dir, err := os.MkdirTemp("", "etcdlock-cmd-") //nolint:usetesting // it outlives the test that starts it
 		if err != nil {
 			shared.err = err
 			return
@@ -317,7 +324,10 @@ func (p *proc) lastBeat() time.Time {
 }
 
 // name is a lock of this test alone.
-func name(t *testing.T) string { return "/test/" + strings.ReplaceAll(t.Name(), "/", "-") }
+func name(t *testing.T) string {
+	t.Helper()
+	return "/test/" + strings.ReplaceAll(t.Name(), "/", "-")
+}
 
 // waitsFor waits until n tickets are in the queue of a name.
 func waitsFor(t *testing.T, c *clientv3.Client, name string, n int) {

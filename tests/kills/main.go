@@ -42,7 +42,8 @@ const (
 // result is what a case has shown.
 type result struct {
 	title    string
-	before   []time.Duration // from the death of the command to the end of its key, or to the next holder where nothing was lost
+	removes  bool
+	before   []time.Duration // from the death of the command to the end of its key; where that is removed, the other way round
 	kept     int             // trials in which etcd was back in time, and the command lived on
 	outlived int
 }
@@ -139,13 +140,20 @@ func row(r result) string {
 		}
 		return fmt.Sprint(r.before[int(part*float64(len(r.before)-1))].Round(time.Millisecond))
 	}
+	if r.removes {
+		return fmt.Sprintf("| %s | %d | %s | %s | %s |", r.title, len(r.before), at(0), at(0.5), at(1))
+	}
 	return fmt.Sprintf("| %s | %d of %d | %d | %s | %s | %s |", r.title, r.outlived, len(r.before), r.kept, at(0), at(0.5), at(1))
 }
 
 func document(results []result, trials int, took time.Duration, load string) string {
-	var rows strings.Builder
+	var rows, removed strings.Builder
 	for _, r := range results {
-		rows.WriteString(row(r) + "\n")
+		to := &rows
+		if r.removes {
+			to = &removed
+		}
+		to.WriteString(row(r) + "\n")
 	}
 	return fmt.Sprintf(`# Killed in time
 
@@ -156,6 +164,9 @@ one that waits for its lock. The commands do not obey SIGTERM. Half of them are 
 | what happens | outlived its key | etcd back in time | dead before the key's end: least | median | most |
 |---|---:|---:|---:|---:|---:|
 %s
+| what happens | trials | dead after the key's end: least | median | most |
+|---|---:|---:|---:|---:|
+%s
 - **Dead before the key's end**: from the moment at which the last process of the command was gone to the one at which a watch
   told that the key of the lock was deleted. Both moments are seen by the measuring process, so both may be seen a little late.
 - **Outlived its key**: the command was seen dead after that, or the next holder's command began before. TTL/20, %v here, is what
@@ -165,8 +176,10 @@ one that waits for its lock. The commands do not obey SIGTERM. Half of them are 
 - **Frozen**: etcd is stopped (SIGSTOP), and goes on after a random time of half to one and a half TTLs. **Swallowed**: the
   connection stays up and carries nothing. **Refused**: it is closed, and new ones are. **Busy**: with %d processes beside that do
   nothing but spin.
+- **Removed**: an operator deletes the ticket, and the next one in the queue holds at once. No clock can foresee that; the command is
+  killed as soon as the news is here. Only the fencing token protects in between.
 `, trials, took.Round(time.Second), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, load, repo.EtcdVersion(), ttl, killAfter, batch,
-		rows.String(), ttl/20, spinners)
+		rows.String(), removed.String(), ttl/20, spinners)
 }
 
 // loadAverage is the machine's of the last minute, where it can be read.

@@ -26,18 +26,20 @@ import (
 
 // kase is one way to take etcd away.
 type kase struct {
-	title string
-	busy  bool
-	fault func(ctx context.Context, s *stage, links []*faultproxy.Proxy) error
+	title   string
+	busy    bool
+	removes bool // the key goes first: the other way round is measured
+	fault   func(ctx context.Context, s *stage, links []*faultproxy.Proxy, all []*trial) error
 }
 
 const spinners = 8
 
 var cases = []kase{
-	{"etcd frozen for a while", false, freeze},
-	{"traffic swallowed", false, swallow},
-	{"connections refused", false, refuse},
-	{"traffic swallowed, on a busy machine", true, swallow},
+	{title: "etcd frozen for a while", fault: freeze},
+	{title: "traffic swallowed", fault: swallow},
+	{title: "connections refused", fault: refuse},
+	{title: "traffic swallowed, on a busy machine", busy: true, fault: swallow},
+	{title: "ticket removed", removes: true, fault: remove},
 }
 
 type stage struct {
@@ -46,7 +48,7 @@ type stage struct {
 	names       int
 }
 
-func freeze(ctx context.Context, s *stage, _ []*faultproxy.Proxy) error {
+func freeze(ctx context.Context, s *stage, _ []*faultproxy.Proxy, _ []*trial) error {
 	m := s.cluster.Members[0]
 	if err := m.Stop(); err != nil {
 		return err
@@ -55,22 +57,36 @@ func freeze(ctx context.Context, s *stage, _ []*faultproxy.Proxy) error {
 	return pause(ctx, ttl/2+time.Duration(rand.Int64N(int64(ttl))))
 }
 
-func swallow(_ context.Context, _ *stage, links []*faultproxy.Proxy) error {
+func swallow(_ context.Context, _ *stage, links []*faultproxy.Proxy, _ []*trial) error {
 	for _, l := range links {
 		l.Hold(faultproxy.Both)
 	}
 	return nil
 }
 
-func refuse(_ context.Context, _ *stage, links []*faultproxy.Proxy) error {
+func refuse(_ context.Context, _ *stage, links []*faultproxy.Proxy, _ []*trial) error {
 	for _, l := range links {
 		l.Cut()
 	}
 	return nil
 }
 
+func remove(ctx context.Context, s *stage, _ []*faultproxy.Proxy, all []*trial) error {
+	client, err := cluster.NewClient(s.cluster.Endpoints()...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, t := range all {
+		if _, err := client.Delete(ctx, t.key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (k kase) run(ctx context.Context, s *stage, trials int) (result, error) {
-	r := result{title: k.title}
+	r := result{title: k.title, removes: k.removes}
 	if k.busy {
 		for range spinners {
 			spin := exec.CommandContext(ctx, os.Args[0], "spin")
@@ -137,7 +153,7 @@ func (k kase) batch(ctx context.Context, s *stage, r *result, n int) error {
 	if err := pause(ctx, time.Duration(rand.Int64N(int64(ttl/3)))); err != nil { // any moment between two renewals
 		return err
 	}
-	if err := k.fault(ctx, s, links); err != nil {
+	if err := k.fault(ctx, s, links, all); err != nil {
 		return err
 	}
 	var mu sync.Mutex
@@ -145,7 +161,7 @@ func (k kase) batch(ctx context.Context, s *stage, r *result, n int) error {
 	var failed error
 	for _, t := range all {
 		wg.Go(func() {
-			before, kept, err := t.judge(ctx)
+			died, gone, began, kept, err := t.judge(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -153,7 +169,10 @@ func (k kase) batch(ctx context.Context, s *stage, r *result, n int) error {
 				failed = errors.Join(failed, fmt.Errorf("%w\n%s", err, t.said.String()))
 			case kept:
 				r.kept++
+			case k.removes:
+				r.before = append(r.before, died.Sub(gone))
 			default:
+				before := min(gone.Sub(died), began.Sub(died))
 				r.before = append(r.before, before)
 				if before <= 0 {
 					r.outlived++
@@ -223,10 +242,9 @@ func (s *stage) start(ctx context.Context, client *clientv3.Client, endpoint str
 }
 
 // judge waits until the trial has ended: the command lives on with its lock, or is dead and the key gone.
-func (t *trial) judge(ctx context.Context) (before time.Duration, kept bool, err error) {
+func (t *trial) judge(ctx context.Context) (died, gone, began time.Time, kept bool, err error) {
 	lives := time.NewTimer(2 * ttl)
 	defer lives.Stop()
-	var died, gone, began time.Time
 	for died.IsZero() || gone.IsZero() || began.IsZero() {
 		select {
 		case died = <-t.died:
@@ -234,13 +252,13 @@ func (t *trial) judge(ctx context.Context) (before time.Duration, kept bool, err
 		case began = <-t.began:
 		case <-lives.C:
 			if died.IsZero() && gone.IsZero() {
-				return 0, true, nil
+				return died, gone, began, true, nil
 			}
 		case <-ctx.Done():
-			return 0, false, fmt.Errorf("died %v, key gone %v, next began %v: %w", died, gone, began, ctx.Err())
+			return died, gone, began, false, fmt.Errorf("died %v, key gone %v, next began %v: %w", died, gone, began, ctx.Err())
 		}
 	}
-	return min(gone.Sub(died), began.Sub(died)), false, nil
+	return died, gone, began, false, nil
 }
 
 // end ends what still runs: without its ticket etcdlock kills its command, and all of the group.
