@@ -61,11 +61,11 @@ func callsWithContext(v any, ctx context.Context) map[string]error {
 func TestANilContextChangesNothing(t *testing.T) {
 	client := newClient(t)
 	s := newSession(t, client)
-	m, e := etcdlock.NewMutex(s, "misused"), etcdlock.NewElection(s, "misused/e")
+	m, e, rw := etcdlock.NewMutex(s, "misused"), etcdlock.NewElection(s, "misused/e"), etcdlock.NewRWMutex(s, "misused/rw")
 	check := func(v any) {
 		t.Helper()
 		errs := callsWithContext(v, nil)
-		require.GreaterOrEqual(t, len(errs), 6)
+		require.GreaterOrEqual(t, len(errs), 2)
 		for name, err := range errs {
 			assert.ErrorContains(t, err, "nil context", name)
 		}
@@ -74,23 +74,29 @@ func TestANilContextChangesNothing(t *testing.T) {
 	check(e)
 	require.NoError(t, m.Lock(soon(t)))
 	require.NoError(t, e.Campaign(soon(t), "v"))
+	h, err := rw.RLock(soon(t))
+	require.NoError(t, err)
 	check(m)
 	check(e)
-	require.NoError(t, m.Verify(soon(t)), "still held")
+	check(rw)
+	check(h)
+	require.NoError(t, h.Verify(soon(t)), "still held")
+	require.NoError(t, h.Release(soon(t)))
+	require.NoError(t, m.Verify(soon(t)))
 	require.NoError(t, e.Verify(soon(t)))
 	require.NoError(t, m.Unlock(soon(t)))
 	require.NoError(t, e.Resign(soon(t)))
 	var none context.Context
-	_, err := etcdlock.NewSession(none, client)
+	_, err = etcdlock.NewSession(none, client)
 	require.ErrorContains(t, err, "nil context")
 	require.ErrorContains(t, s.Shutdown(none), "nil context")
 	require.NoError(t, m.Lock(soon(t)), "the Session goes on")
 }
 
 func TestAValueWithoutASessionSaysSo(t *testing.T) {
-	for what, values := range map[string][2]any{
-		"zero":        {new(etcdlock.Mutex), new(etcdlock.Election)},
-		"nil session": {etcdlock.NewMutex(nil, "a"), etcdlock.NewElection(nil, "a")},
+	for what, values := range map[string][]any{
+		"zero":        {new(etcdlock.Mutex), new(etcdlock.Election), new(etcdlock.RWMutex)},
+		"nil session": {etcdlock.NewMutex(nil, "a"), etcdlock.NewElection(nil, "a"), etcdlock.NewRWMutex(nil, "a")},
 	} {
 		for _, v := range values {
 			for name, err := range callsWithContext(v, t.Context()) {
@@ -115,6 +121,9 @@ func TestAFunctionThatIsMissingIsToldBeforeTheLockIsTaken(t *testing.T) {
 	client := newClient(t)
 	s := newSession(t, client)
 	require.ErrorContains(t, etcdlock.NewMutex(s, "missing").Do(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewMutex(s, "missing").TryDo(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewRWMutex(s, "missing").RDo(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewRWMutex(s, "missing").TryRDo(soon(t), nil), "nil function")
 	require.ErrorContains(t, etcdlock.NewElection(s, "missing").Run(soon(t), "v", nil), "nil function")
 	resp, err := client.Get(soon(t), "missing")
 	require.NoError(t, err)
@@ -144,4 +153,18 @@ func TestALockThatWaitsForItsOwnValueSaysSo(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "Lock waits, because the last hold"), log.String())
 	require.ErrorIs(t, m.Unlock(soon(t)), etcdlock.ErrLost)
 	require.Equal(t, `etcdlock: "a": locked by another`, (&etcdlock.LockedError{Name: "a"}).Error(), "no empty ticket")
+}
+
+func TestAHoldThatNobodyHasTakenHoldsNothing(t *testing.T) {
+	var none *etcdlock.Hold
+	for what, h := range map[string]*etcdlock.Hold{"nil": none, "zero": new(etcdlock.Hold)} {
+		for name, err := range callsWithContext(h, t.Context()) {
+			require.ErrorIs(t, err, etcdlock.ErrNotHeld, "%s %s", what, name)
+			require.ErrorContains(t, err, "RLock", "%s %s: what would be right", what, name)
+		}
+		require.ErrorIs(t, context.Cause(h.Context()), etcdlock.ErrNotHeld, what)
+		require.Zero(t, h.Token(), what)
+		require.Empty(t, h.Key(), what)
+		require.Len(t, h.IsOwner(), 1, what)
+	}
 }

@@ -169,7 +169,23 @@ func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, relea
 // happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
 func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted bool, later ahead, err error) {
 	t.standBehind(own)
+	var far *Ticket // behind two that hold together, as for the watches: whether the near one is alone is found out beforehand
+	if !a.alone() && !own.kind.Class.alone() {
+		far, _ = t.own(a.far, a.rev)
+	}
 	for {
+		var farGone <-chan struct{}
+		if far != nil {
+			var now state
+			var at int64
+			if now, _, at, farGone = far.status(); now == gone {
+				if at <= a.rev {
+					at = 0
+				}
+				a, err = t.look(ctx, at)
+				return false, a, err
+			}
+		}
 		now, letsIn, goneAt, changed := own.status()
 		if goneAt <= a.rev {
 			goneAt = 0 // of an earlier deletion: it was seen there since
@@ -192,6 +208,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 		}
 		select {
 		case <-changed:
+		case <-farGone:
 		case <-t.recheck: // for a watch, which this one does not have, unless it was removed itself
 			if t.isGone() {
 				return false, a, errRequeue
