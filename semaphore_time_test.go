@@ -138,7 +138,7 @@ func TestTimeWhatWasMissedWhileAWatchBrokeIsRead(t *testing.T) {
 		})
 		etcd.BreakStreams(3)
 		synctest.Wait()
-		b.release(t) // nobody watches
+		b.release(t)                       // nobody watches
 		time.Sleep(700 * time.Millisecond) // the client opens watches one after another, and one more keeps the stream open
 		require.True(t, c.holds())
 	})
