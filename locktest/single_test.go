@@ -130,6 +130,17 @@ func ofOne() []behaviour {
 			require.NoError(t, <-down)
 			require.Empty(t, w.Queue(name))
 		}},
+		{"a request whose answer is lost has arrived", func(t *testing.T, w world, name string) {
+			w.LoseNextAnswer()
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := w.Client().Put(ctx, name, "here")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			resp, err := w.Client().Get(soon(t), name)
+			require.NoError(t, err)
+			require.Len(t, resp.Kvs, 1)
+			require.Equal(t, "here", string(resp.Kvs[0].Value))
+		}},
 		{"the end of the client is that of the Session", func(t *testing.T, w world, name string) {
 			client := w.Client()
 			s, err := etcdlock.NewSession(soon(t), client, etcdlock.WithTTL(ttl))
