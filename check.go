@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // This file has what a health endpoint asks. There are two questions, and they go to two probes: whether this process can
@@ -51,5 +52,5 @@ func (s *Session) CheckOverrun(limit time.Duration) error {
 	}
 	o := overrun(longest)
 	return fmt.Errorf("etcdlock: check: a function still runs %v after it lost %s %q (token %d), over the limit of %v",
-		o.For.Round(time.Millisecond), o.Kind, o.Name, o.Token, limit)
+		o.For.Round(time.Millisecond), o.Kind, queue.Short(o.Name), o.Token, limit)
 }

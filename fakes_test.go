@@ -25,7 +25,7 @@ import (
 // fault is what happens to one request.
 type fault struct {
 	lost  bool          // it never arrives; the caller waits for its own context
-	err   error         // it is refused at once
+	err   error         // it is refused, at once or after the time below
 	after time.Duration // it takes effect at once and is answered that much later
 	again time.Duration // it takes effect once more that much later, and that answer counts
 	newer uint64        // how many terms the answer's is ahead
@@ -95,6 +95,9 @@ func (e *etcd) judge(r memetcd.Request) memetcd.Verdict {
 	}
 	if call == "keepalive" && f.err == errAway { //nolint:errorlint // this very value
 		v.Lost = true // the client waits for a connection before it opens a stream
+	}
+	if f.err != nil {
+		v.Delay = f.after
 	}
 	if f.again > 0 {
 		v.Again, v.AnswerAgain = []time.Duration{f.again}, true

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // What a release says, and when, in fake time.
@@ -218,5 +220,21 @@ func TestTimeRunTellsThatItsLossWasFollowedByAnotherCampaign(t *testing.T) {
 			return nil
 		})
 		require.ErrorIs(t, err, ErrCampaigning, "the lead was lost, and the next one is not its own")
+	})
+}
+
+// The server has the caller's deadline, too, and may be the first to say that it has passed.
+func TestTimeACallThatRunsOutOfTimeSaysSoAlsoWhereTheServerDidFirst(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		timedOut := func(after time.Duration) fault { return fault{err: rpctypes.ErrGRPCTimeout, after: after} }
+		e.only("write", timedOut(99*time.Millisecond))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, NewMutex(s, "/time/ours").TryLock(ctx), context.DeadlineExceeded)
+		e.only("write", timedOut(0))
+		begin := time.Now()
+		require.ErrorIs(t, NewMutex(s, "/time/its").TryLock(t.Context()), rpctypes.ErrTimeout, "this was the server's own limit")
+		require.Zero(t, time.Since(begin))
 	})
 }

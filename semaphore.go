@@ -96,11 +96,11 @@ func (m *Semaphore) request(ctx context.Context, w int) (*named, error) {
 	}
 	switch {
 	case m.permits < 1:
-		return nil, fmt.Errorf("etcdlock: %s %q: a semaphore of %d permits: give NewSemaphore at least 1", take, m.name, m.permits)
+		return nil, fmt.Errorf("etcdlock: %s %q: a semaphore of %d permits: give NewSemaphore at least 1", take, m.shown(), m.permits)
 	case w < 1:
-		return nil, fmt.Errorf("etcdlock: %s %q: %d permits: ask for 1 to %d", take, m.name, w, m.permits)
+		return nil, fmt.Errorf("etcdlock: %s %q: %d permits: ask for 1 to %d", take, m.shown(), w, m.permits)
 	case w > m.permits:
-		return nil, fmt.Errorf("etcdlock: %s %q: %d permits of %d, which would never be free: ask for 1 to %d", take, m.name, w, m.permits, m.permits)
+		return nil, fmt.Errorf("etcdlock: %s %q: %d permits of %d, which would never be free: ask for 1 to %d", take, m.shown(), w, m.permits, m.permits)
 	case w == 1:
 		return &m.named, nil
 	}
@@ -148,7 +148,7 @@ func (h *Hold) Slot(ctx context.Context) (slot int, token int64, err error) {
 		return 0, 0, err
 	}
 	if !h.ticket.Permit() {
-		return 0, 0, fmt.Errorf("etcdlock: slot of %q: only a hold of a Semaphore has one", h.name)
+		return 0, 0, fmt.Errorf("etcdlock: slot of %q: only a hold of a Semaphore has one", h.shown())
 	}
 	n, token, err := h.ticket.Slot(ctx)
 	if err != nil {

@@ -125,7 +125,8 @@ func (s *Session) Identity() string { return s.opts.identity }
 // Shutdown ends the Session without taking a hold from anybody, for as long as ctx allows. As with http.Server, calls that
 // wait or come later return ErrClosed, and what goes on may go on: holds are renewed, and Verify, Proclaim, Unlock and
 // Resign work, until every hold has been released, by Lock as well as by Do, Campaign and Run; then the lease is revoked.
-// It ends nobody's work: cancel the contexts of Do and Run yourself. A hold that is lost meanwhile is not waited for.
+// It ends nobody's work: cancel the contexts of Do and Run yourself. A hold that is lost meanwhile is not waited for;
+// the names that LockAll keeps when one is lost are.
 //
 // When ctx ends first, Shutdown returns at once, and its error matches ctx.Err() and names what was held. The Session
 // then ends in the background as by Close, and a call of Close waits for that. Close, called meanwhile, ends the Session

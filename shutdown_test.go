@@ -324,3 +324,40 @@ func TestTimeShutdownDoesNotWaitForWhatLingers(t *testing.T) {
 		require.ErrorIs(t, m.Lock(t.Context()), ErrClosed)
 	})
 }
+
+func TestTimeShutdownKnowsEveryKindOfHold(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		type take func(s *Session) (*Hold, error)
+		ctx := context.Background()
+		for name, c := range map[string]struct{ first, second take }{
+			"writer": {
+				func(s *Session) (*Hold, error) { return NewRWMutex(s, "/down/rw").RLock(ctx) },
+				func(s *Session) (*Hold, error) { return nil, NewRWMutex(s, "/down/rw").Lock(ctx) },
+			},
+			"permit": {
+				func(s *Session) (*Hold, error) { return NewSemaphore(s, "/down/sem", 2).AcquireN(ctx, 2) },
+				func(s *Session) (*Hold, error) { return NewSemaphore(s, "/down/sem", 2).Acquire(ctx) },
+			},
+			"several": {
+				func(s *Session) (*Hold, error) { return LockAll(ctx, s, "/down/a", "/down/b") },
+				func(s *Session) (*Hold, error) { return LockAll(ctx, s, "/down/b", "/down/c") },
+			},
+		} {
+			s := e.session(t)
+			h, err := c.first(s)
+			require.NoError(t, err, name)
+			waits := make(chan error, 1)
+			go func() { _, err := c.second(s); waits <- err }()
+			synctest.Wait()
+			down := shuttingDown(t.Context(), s)
+			require.ErrorIs(t, soon(t, waits), ErrClosed, name)
+			until(time.Now().Add(2 * s.TTL()))
+			require.NoError(t, h.Context().Err(), name)
+			require.NoError(t, h.Verify(t.Context()), name)
+			require.Empty(t, down, name)
+			require.NoError(t, h.Release(t.Context()), name)
+			require.NoError(t, soon(t, down), name)
+			require.Empty(t, e.Keys("/down/"), name)
+		}
+	})
+}
