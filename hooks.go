@@ -114,7 +114,7 @@ const (
 	LostByRemoval LossCause = "removed"
 )
 
-// HoldEnd is the end of a hold.
+// HoldEnd is the end of a hold. Of LockAll each name is a hold of its own here, and they all end when the first does.
 type HoldEnd struct {
 	Kind  string // as in Wait
 	Name  string
