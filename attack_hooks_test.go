@@ -32,7 +32,7 @@ func (h *heard) hooks() Hooks {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.ended++
-			if e.Outcome == OutcomeHeld {
+			if e.Outcome == OutcomeHeld && e.Kind != "lockall" { // of which each name is a hold of its own
 				h.holds[ticketID{e.Key, e.Token}]++
 			}
 			if (e.Outcome == OutcomeHeld) != (e.Err == nil) || e.Waited < 0 {
@@ -42,7 +42,9 @@ func (h *heard) hooks() Hooks {
 		HoldEnded: func(e HoldEnd) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			h.holds[ticketID{e.Key, e.Token}]--
+			if e.Kind != "lockall" {
+				h.holds[ticketID{e.Key, e.Token}]--
+			}
 			if e.Ending == EndingLost {
 				h.lost++
 			}

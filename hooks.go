@@ -12,7 +12,7 @@ import (
 //
 // But for Opened they are called in the background, one after the other, in the order in which the Session noticed what
 // they tell. So a hook is told a little later, and whatever it does, it does no harm to a hold: while one blocks, locks are
-// taken and released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 65,536 events
+// taken and released, renewals go on and lost holds end, and what happens meanwhile waits to be told. Once 131,072 events
 // wait, further ones are dropped; Stats counts them. Close waits until all have been told, for a second at most where one
 // blocks.
 //
@@ -114,7 +114,7 @@ const (
 	LostByRemoval LossCause = "removed"
 )
 
-// HoldEnd is the end of a hold.
+// HoldEnd is the end of a hold. Of LockAll each name is a hold of its own here, and they all end when the first does.
 type HoldEnd struct {
 	Kind  string // as in Wait
 	Name  string

@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -123,10 +124,41 @@ func TestTimeEveryPrimitiveTellsItsKind(t *testing.T) {
 		require.NoError(t, NewRWMutex(s, "r").RDo(t.Context(), nothing))
 		require.NoError(t, NewSemaphore(s, "p", 3).Do(t.Context(), nothing))
 		require.NoError(t, NewElection(s, "e").Run(t.Context(), "x", nothing))
+		require.NoError(t, DoAll(t.Context(), s, []string{"a", "b"}, nothing))
 		synctest.Wait()
 		want := []string{"mutex m", "mutex w", "reader r", "permit p", "election e"}
-		require.Equal(t, want, waits)
-		require.Equal(t, want, ends)
+		require.Equal(t, append(want, "lockall a and 1 more"), waits)
+		require.Equal(t, append(want, "lockall a", "lockall b"), ends)
+	})
+}
+
+func TestTimeTheHoldOfSeveralNamesEndsForAllOfThem(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var got seen
+		s := e.session(t, WithTTL(30*time.Second), WithHooks(got.holds()))
+		let, done := make(chan struct{}), make(chan error)
+		go func() {
+			done <- DoAll(t.Context(), s, []string{"a", "b"}, func(context.Context) error { <-let; return nil })
+		}()
+		synctest.Wait()
+		require.Equal(t, 2, s.Stats().Held)
+		until(time.Now().Add(5 * time.Second)) // one is watched by then, and all are checked with the renewal
+		by, err := NewMutex(s, "b").Holder(t.Context())
+		require.NoError(t, err)
+		e.remove(by.Key)
+		until(time.Now().Add(10 * time.Second))
+		lines := got.take()
+		require.Len(t, lines, 3)
+		slices.Sort(lines)
+		require.Regexp(t, "^lockall a held for (5|10)s: lost removed$", lines[0])
+		require.Equal(t, "lockall a runs on for 1.5s, returned false", lines[1])
+		require.Regexp(t, "^lockall b held for (5|10)s: lost removed$", lines[2])
+		require.Error(t, s.CheckOverrun(time.Second))
+		require.Zero(t, s.Stats().Held)
+		close(let)
+		require.ErrorIs(t, <-done, ErrLost)
+		require.Len(t, got.take(), 1)
+		require.NoError(t, s.CheckOverrun(0))
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 // one instant. Those of the second group count from NewSession on.
 type Stats struct {
 	Waiting     int // calls that queue or try
-	Held        int // holds: a lock that lingers is none
+	Held        int // holds, of LockAll one for each name; a lock that lingers is none
 	Unconfirmed int // released tickets whose deletion etcd has not confirmed: others may wait for them
 	Working     int // functions of Do and Run that run
 	Overruns    int // of these, those whose hold has ended
@@ -25,8 +25,8 @@ type Stats struct {
 	Renewed   time.Duration    // since the last renewal that etcd acknowledged was sent, or the grant
 	LastError error            // what the last renewal, or request for a lease, failed with; nil after a success
 
-	Acquired uint64 // holds that began
-	InMemory uint64 // of these, those that came from another hold of this Session in memory
+	Acquired uint64 // calls that got a hold
+	InMemory uint64 // of these, those whose hold came from another hold of this Session in memory
 	Busy     uint64 // tries that found somebody else
 	Canceled uint64 // calls whose context ended first
 	Failed   uint64 // calls that etcd refused

@@ -11,8 +11,8 @@ import (
 )
 
 // eventsKept is how many events may wait for a hook that blocks; what comes after them is dropped. It is more than a log
-// keeps, since the loss of a lease ends all holds at once, and each is counted.
-const eventsKept = 1 << 16
+// keeps: the loss of a lease ends all holds at once, which may be a hundred thousand, and each is to be counted.
+const eventsKept = 1 << 17
 
 // watching calls the hooks of a Session. A nil one calls none.
 type watching struct {

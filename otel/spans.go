@@ -8,7 +8,7 @@
 //
 // The span is named "etcdlock acquire" with the kind, such as "etcdlock acquire mutex". Its attributes:
 //
-//	etcdlock.kind       what is wanted: mutex, reader, permit, election
+//	etcdlock.kind       what is wanted: mutex, reader, permit, lockall, election
 //	etcdlock.name       the name of the lock
 //	etcdlock.try        whether it is taken only if it is free
 //	etcdlock.outcome    held, busy, canceled, closed or failed

@@ -171,6 +171,11 @@ func (t *Ticket) endHoldLocked(to state) {
 			q.observer.HoldEnded(HoldEnd{Ticket: t, Held: max(at.Sub(t.since), 0), Ending: ending})
 		}
 	}
+	if t.all != nil { // their hold is one, though the others are in etcd until its release
+		for _, o := range t.all.tickets {
+			o.endHoldLocked(to)
+		}
+	}
 }
 
 // endingLocked is how a hold ended. Neither the hold nor its lease is asked: asking may end the lease.
