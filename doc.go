@@ -11,7 +11,7 @@
 //     can by its own rules have given the key to anyone else. Asking Err consults the clock, so that a process that
 //     was stopped learns of it on its first question after waking. Contexts derived from it learn by a timer, which
 //     may run a little later: before you write, ask the one that the hold gave you.
-//   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold of the same name. Send
+//   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold that excludes it. Send
 //     it along with each write, and let the store refuse a token below the greatest that it has seen: then a late
 //     write is harmless.
 //   - For writes to etcd itself, [Mutex.IsOwner] is a guard: a transaction with it commits only while the hold
@@ -69,6 +69,7 @@
 // # In etcd
 //
 // A contender for "name" is a key "name/<lease in hex>-<n>" that hangs on its Session's lease. The key with the
-// lowest create revision holds; the others wait in that order. This is the layout of etcd's own concurrency package,
+// lowest create revision holds; the others wait in that order. Those that share their turn say so right after the name: a
+// reader is "name/read-<lease in hex>-<n>", and readers hold together where nobody else is ahead of them. This is the layout of etcd's own concurrency package,
 // so that the two, and etcdctl lock and elect, can queue for one name.
 package etcdlock

@@ -3,9 +3,11 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,4 +248,48 @@ func TestTimeReadersOfALostLeaseEndTogether(t *testing.T) {
 		require.NoError(t, err)
 		require.Greater(t, again.Token(), stays.Token())
 	})
+}
+
+// A writer behind many readers does not look at the queue for each that leaves, whatever the order.
+func TestTimeAWriterBehindManyReadersHasThemCounted(t *testing.T) {
+	const readers = 100
+	for order, leave := range map[string]func([]*Hold){
+		"first come, first gone": func([]*Hold) {},
+		"last come, first gone":  slices.Reverse[[]*Hold],
+		"at random": func(h []*Hold) {
+			rand.New(rand.NewPCG(1, 1)).Shuffle(len(h), func(i, j int) { h[i], h[j] = h[j], h[i] })
+		},
+	} {
+		for where, of := range map[string]int{"of another Session": 0, "of its own": 1} {
+			found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+				sessions := []*Session{open(time.Hour), open(time.Hour)}
+				var held []*Hold
+				for range readers {
+					h, err := NewRWMutex(sessions[of], "a").RLock(t.Context())
+					require.NoError(t, err)
+					held = append(held, h)
+				}
+				var asked atomic.Int64
+				etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
+					if q.Client == 2 && (q.Kind == memetcd.Range || q.Kind == memetcd.Txn) && !q.Write {
+						asked.Add(1)
+					}
+					return memetcd.Verdict{}
+				})
+				wrote := make(chan error, 1)
+				go func() { wrote <- NewMutex(sessions[1], "a").Lock(t.Context()) }()
+				settle()
+				leave(held)
+				for _, h := range held {
+					require.Empty(t, wrote, "%s, %s", order, where)
+					require.NoError(t, h.Release(t.Context()))
+					time.Sleep(time.Millisecond)
+				}
+				settle()
+				require.Len(t, wrote, 1)
+				require.NoError(t, <-wrote)
+				require.LessOrEqual(t, asked.Load(), int64(4), "%s, %s: a look, a list, who holds, the check of the hold", order, where)
+			})
+		}
+	}
 }

@@ -3,7 +3,9 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -469,5 +471,45 @@ func TestTimeASlotThatIsAskedForTwiceIsOne(t *testing.T) {
 		require.Len(t, etcd.Keys("a/of-3-slot/"), 1)
 		require.NoError(t, h.Release(t.Context()))
 		require.Empty(t, etcd.Keys("a/"))
+	})
+}
+
+// A list that was read before a release is told, and answered after it, brings nobody back.
+func TestTimeAListThatIsLateBringsNobodyBack(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		one, two := NewSemaphore(open(3*time.Second), "a", 2), NewSemaphore(open(3*time.Second), "a", 2)
+		var held []*Hold
+		for range 2 {
+			h, err := one.Acquire(t.Context())
+			require.NoError(t, err)
+			held = append(held, h)
+		}
+		got := make(chan *Hold, 2)
+		for range 2 {
+			go func() {
+				h, err := two.Acquire(t.Context())
+				require.NoError(t, err)
+				got <- h
+			}()
+		}
+		time.Sleep(100 * time.Millisecond)
+		var listed atomic.Bool
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Client == 2 && q.Kind == memetcd.Range && slices.ContainsFunc(q.Keys, func(key string) bool { return strings.HasPrefix(key, "a/of-") }) && !listed.Swap(true) {
+				v.AnswerDelay = 300 * time.Millisecond
+			}
+			return v
+		})
+		for !listed.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(10 * time.Millisecond)
+		require.NoError(t, held[0].Release(t.Context()))
+		first := <-got
+		time.Sleep(400 * time.Millisecond)
+		begin := time.Now()
+		require.NoError(t, first.Release(t.Context()))
+		<-got
+		require.LessOrEqual(t, time.Since(begin), 100*time.Millisecond)
 	})
 }

@@ -40,6 +40,7 @@ type census struct {
 	sending int              // tickets whose put is not answered
 	deleted map[string]int64 // while there are any: the last deletion of each key that was told
 	waiting int              // tickets that wait
+	drained map[*Ticket]bool // tickets that wait until all before them have left, see drain.go
 	stop    context.CancelFunc
 	err     error // why the last run of follow ended
 }
@@ -55,25 +56,34 @@ func (t *Ticket) censusLocked() *census {
 	if !t.kind.Class.counted() {
 		return nil
 	}
-	g := t.group
-	c := g.census[t.kind.Class]
+	return t.group.censusLocked(t.kind.Class)
+}
+
+// censusLocked is the census of a class.
+func (g *group) censusLocked(class Class) *census {
+	c := g.census[class]
 	if c == nil {
-		c = &census{g: g, class: t.kind.Class, at: map[string]int64{}, deleted: map[string]int64{}}
+		c = &census{g: g, class: class, at: map[string]int64{}, deleted: map[string]int64{}}
 		if g.census == nil {
 			g.census = map[Class]*census{}
 		}
-		g.census[c.class] = c
+		g.census[class] = c
 	}
 	return c
 }
 
 // counting is the read of all tickets of a class, none if they are not counted.
-func (g *group) counting(c Class, opts ...clientv3.OpOption) []clientv3.Op {
+func (g *group) counting(c Class) []clientv3.Op {
 	if !c.counted() {
 		return nil
 	}
+	return []clientv3.Op{g.listing(c)}
+}
+
+// listing is the read of all tickets of a class.
+func (g *group) listing(c Class, opts ...clientv3.OpOption) clientv3.Op {
 	keys := c.keys(g.prefix)
-	return []clientv3.Op{clientv3.OpGet(keys.from, append(opts, clientv3.WithRange(keys.to), clientv3.WithKeysOnly())...)}
+	return clientv3.OpGet(keys.from, append(opts, clientv3.WithRange(keys.to), clientv3.WithKeysOnly())...)
 }
 
 // count takes in what the request that put t, or found it there, has read of its class, as of revision rev; self is t's own
@@ -110,10 +120,10 @@ func (c *census) placesOf(kvs []*mvccpb.KeyValue) []place {
 // takeLocked takes in a list: all that were there as of revision rev and had been created up to upTo. It reports whether
 // somebody who was known is missing there.
 func (c *census) takeLocked(list []place, rev, upTo int64) (missing bool) {
-	stale := rev < c.listed // of what was created up to c.upTo, a later list has told: who is not known has gone
+	stale := rev < c.listed // of what was created up to c.upTo, a later list has told
 	known := make(map[string]place, len(list))
-	for _, p := range list {
-		if c.deleted[p.key] < p.rev && !(stale && p.rev <= c.upTo) {
+	for _, p := range list { // of what was created up to c.upTo, who is not known has gone
+		if c.deleted[p.key] < p.rev && (p.rev > c.upTo || c.at[p.key] == p.rev) {
 			known[p.key] = p
 		}
 	}
@@ -167,6 +177,7 @@ func (c *census) crossOffLocked(t *Ticket, at int64) {
 
 // wakeLocked tells those who wait and fit, in the order of the queue.
 func (c *census) wakeLocked() {
+	c.wakeDrainedLocked()
 	room := c.class.limit
 	for _, p := range c.places {
 		room -= p.weight
@@ -242,6 +253,7 @@ func (c *census) follow(ctx context.Context) {
 	}
 	c.stop()
 	c.stop, c.err = nil, err
+	c.wakeDrainedLocked()
 	for _, t := range q.lease.tickets {
 		if t.counting && t.group == c.g && t.kind.Class == c.class {
 			t.recheckLocked()
@@ -294,9 +306,9 @@ func (c *census) check() reading {
 
 // read reads the permits, linearizably: all, or enough of the first to tell who holds.
 func (c *census) read(ctx context.Context, first bool) (kvs []*mvccpb.KeyValue, more bool, rev int64, err error) {
-	op := c.g.counting(c.class)[0]
+	op := c.g.listing(c.class)
 	if first {
-		op = c.g.counting(c.class, clientv3.WithLimit(enough(c.class)), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))[0]
+		op = c.g.listing(c.class, clientv3.WithLimit(enough(c.class)), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
 	}
 	answers, rev, err := c.g.q.c.ReadAt(ctx, 0, func(int64) clientv3.Op { return op })
 	if err != nil {
@@ -309,7 +321,7 @@ func (c *census) read(ctx context.Context, first bool) (kvs []*mvccpb.KeyValue, 
 	return kvs, more, rev, nil
 }
 
-// enough is how many keys tell who holds, if no more than half of them are not of permits but of slots.
+// enough is how many keys tell who holds, 0 for all, if no more than half of them are not of permits but of slots.
 func enough(c Class) int64 { return 2 * min(c.limit, 1<<20) }
 
 // full reports whether these permits, which are the first, leave no room for another.

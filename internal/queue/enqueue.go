@@ -33,7 +33,11 @@ func (a ahead) alone() bool { return a.far.key == "" }
 //
 // The server scans the whole range for one; keys alone, it does so in its index.
 func (t *Ticket) asking(limit, upTo, at int64) (ops []clientv3.Op) {
-	for _, gate := range t.kind.Class.gates(t.group.prefix) {
+	class := t.kind.Class
+	if t.drain != nil {
+		class = Reader // which are counted
+	}
+	for _, gate := range class.gates(t.group.prefix) {
 		opts := append(rpc.AsOf(at),
 			clientv3.WithRange(gate.to), clientv3.WithKeysOnly(), clientv3.WithLimit(limit),
 			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
@@ -153,6 +157,9 @@ func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
 		}
 		for _, r := range answers {
 			if generationOf(r.Kvs, t.key, t.rev) != nil {
+				if t.drain != nil {
+					t.drain.seen = rev
+				}
 				return a, nil
 			}
 		}

@@ -78,7 +78,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 // handsOffLocked reports whether the hold of t, which has left, goes on in memory as next's.
 func (t *Ticket) handsOffLocked(next *Ticket) bool {
 	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handed &&
-		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting
+		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting && next.drain == nil
 }
 
 // letsInNext is the rule for a ticket that left: whether the one behind it holds then, without a look at the queue. It

@@ -19,7 +19,7 @@ func (t *Ticket) holdsBehind(a ahead) bool {
 // enter grants a ticket that nobody of another class is ahead of any more: at once, or, if it is counted, when there is room
 // for it. at is the revision of the deletion that says so, 0 if the ticket has been looked for since.
 func (t *Ticket) enter(ctx context.Context, at int64) error {
-	if t.kind.Class.counted() {
+	if t.kind.Class.counted() || t.drain != nil {
 		return t.awaitRoom(ctx, at)
 	}
 	if at == 0 {
@@ -78,13 +78,14 @@ func (t *Ticket) room() room {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if t.drain != nil {
+		return t.drainedLocked()
+	}
 	t.counting = true
 	c := t.censusLocked()
 	r := room{crossed: c.crossed, err: c.err}
 	r.fits, r.gone, r.seen = c.fitsLocked(t)
-	if len(c.places) > 0 {
-		r.first = c.places[0].generation
-	}
+	r.first = c.firstLocked()
 	return r
 }
 

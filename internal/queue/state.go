@@ -102,7 +102,7 @@ func (t *Ticket) goneLocked(at int64) {
 	}
 	t.goneAt = at
 	t.group.goneAt = max(t.group.goneAt, at, t.rev) // in any case after its creation
-	if c := t.censusLocked(); c != nil && at > 0 {
+	if c := t.group.census[t.kind.Class]; c != nil && at > 0 {
 		c.crossOffLocked(t, at)
 	}
 	t.group.dropLocked()

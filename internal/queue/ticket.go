@@ -46,6 +46,7 @@ type Ticket struct {
 	holds     bool          // it holds, and the end of that was not counted yet
 	works     bool          // a function of its caller runs under it
 	counting  bool          // it waits for the census to make room
+	drain     *drain        // it waits for readers to leave
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked

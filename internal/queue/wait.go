@@ -29,11 +29,22 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		return t.grant()
 	}
 	defer t.countWhile()()
+	drained := func() {}
+	defer func() { drained() }()
 	naming := t.whenToAsk(ctx, a)
 	for {
 		if a.none() {
 			t.all.isFirst(a.rev)
 			return t.enter(ctx, 0)
+		}
+		if t.drains(a) {
+			near.Stop()
+			far.Stop()
+			drained = t.startDrain()
+			if a, err = t.look(ctx, 0); err != nil {
+				return err
+			}
+			continue
 		}
 		own, goneAt := t.own(a.near, a.rev)
 		if goneAt > 0 {
