@@ -126,31 +126,30 @@ func TestTimeAPermitIsFoundWhileNoWatchIsAnswered(t *testing.T) {
 	})
 }
 
-func TestTimeWhatWasMissedWhileAWatchBrokeIsRead(t *testing.T) {
+func TestTimeWhatWasMissedBetweenTwoWatchesIsRead(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		ask(t, open(semTTL), 2, 1)
-		b, waiter := ask(t, open(semTTL), 2, 1), open(semTTL)
-		c := ask(t, waiter, 2, 1)
+		ask(t, open(semTTL), 3, 1)
+		b, c := ask(t, open(semTTL), 3, 1), ask(t, open(semTTL), 3, 1)
+		waiter := open(semTTL)
+		d, e := ask(t, waiter, 3, 1), ask(t, waiter, 3, 1)
 		time.Sleep(time.Second)
-		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
-			if q.Client == 3 && q.Kind == memetcd.Watch {
-				return memetcd.Verdict{Delay: 200 * time.Millisecond}
-			}
-			return memetcd.Verdict{}
-		})
-		etcd.BreakStreams(3)
-		synctest.Wait()
-		b.release(t)                       // nobody watches
-		time.Sleep(700 * time.Millisecond) // the client opens watches one after another, and one more keeps the stream open
-		require.True(t, c.holds())
+		etcd.MuteStreams(4)
+		b.release(t)
+		for !d.holds() {
+			time.Sleep(10 * time.Millisecond) // until the list
+		}
+		c.release(t) // while the silent watch is given time to tell
+		require.False(t, e.holds())
+		time.Sleep(2 * time.Second) // the next watch is open; the next list is later
+		require.True(t, e.holds())
 	})
 }
 
 func TestTimeADeletionToldBeforeTheAnswerToAPutCounts(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		ask(t, open(semTTL), 2, 1)
-		b, waiter := ask(t, open(semTTL), 2, 1), open(semTTL)
-		c := ask(t, waiter, 2, 1) // so that there is a watch
+		a := ask(t, open(semTTL), 3, 1)
+		b, waiter := ask(t, open(semTTL), 3, 1), open(semTTL)
+		all := ask(t, waiter, 3, 3) // waits and watches all the time
 		time.Sleep(time.Second)
 		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
 			if q.Client == 3 && q.Kind == memetcd.Txn && puts(q) {
@@ -158,12 +157,14 @@ func TestTimeADeletionToldBeforeTheAnswerToAPutCounts(t *testing.T) {
 			}
 			return memetcd.Verdict{}
 		})
-		d := ask(t, waiter, 2, 1) // its answer is as of now, and on its way
+		next := ask(t, waiter, 3, 3) // its answer is as of now, and on its way
 		b.release(t)
-		require.True(t, c.holds())
-		c.release(t)
 		time.Sleep(400 * time.Millisecond)
-		require.True(t, d.holds(), "the two that have gone are in the answer")
+		etcd.Judge(nil)
+		a.release(t)
+		require.True(t, all.holds())
+		all.release(t)
+		require.True(t, next.holds(), "b, which has gone, is in the answer")
 	})
 }
 
@@ -201,9 +202,25 @@ func TestTimeADeletionOfAllPermitsGrantsNone(t *testing.T) {
 		time.Sleep(time.Second)
 		rev := etcd.Rev()
 		etcd.DeletePrefix("a/") // in one revision
-		h := <-c.got            // it has queued again
+		time.Sleep(10 * time.Millisecond)
+		require.True(t, c.holds(), "it has queued again")
+		h := <-c.got
 		require.NoError(t, h.Context().Err())
 		require.Greater(t, h.Token(), rev+1)
+	})
+}
+
+func TestTimeAPhantomOfAPermitEndsAtOnce(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(semTTL)
+		a, b := ask(t, s, 2, 2), ask(t, s, 2, 1)
+		time.Sleep(time.Second)
+		etcd.MuteStreams(1)
+		etcd.DeletePrefix("a/") // both, and nobody is told
+		require.ErrorIs(t, (<-a.got).Release(t.Context()), ErrLost)
+		require.True(t, b.holds(), "as far as the release tells")
+		time.Sleep(100 * time.Millisecond)
+		require.Error(t, (<-b.got).Context().Err())
 	})
 }
 
@@ -257,7 +274,7 @@ func TestTimeAMutexOfTheNameTakesAllPermits(t *testing.T) {
 func TestTimeThePermitOfACrashedHolderComesBack(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		ask(t, open(semTTL), 2, 1)
-		ask(t, open(semTTL), 2, 1)
+		ask(t, open(7*time.Second), 2, 1) // ends between two lists of the waiter's
 		c := ask(t, open(semTTL), 2, 1)
 		time.Sleep(time.Second)
 		etcd.Judge(func(q memetcd.Request) memetcd.Verdict { return memetcd.Verdict{Lost: q.Client == 2} })

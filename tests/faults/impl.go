@@ -48,7 +48,8 @@ var sides = []struct {
 	impl
 }{
 	{"etcdlock", ours{}}, {"lingering", ours{linger: lingerTime, what: "lingering"}},
-	{"readers", ours{what: "readers", hold: reader}}, {"concurrency", theirs{}},
+	{"readers", ours{what: "readers", hold: reader}}, {"permits", ours{what: "permits", hold: permit}},
+	{"concurrency", theirs{}},
 }
 
 // ours is this library, without or with WithLinger, and with what is held of it.

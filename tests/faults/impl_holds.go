@@ -27,6 +27,18 @@ func reader(s *etcdlock.Session, name string) lock {
 	}}
 }
 
+// permit is one of a Semaphore's two: Mutexes of the name take both.
+func permit(s *etcdlock.Session, name string) lock {
+	m := etcdlock.NewSemaphore(s, name, 2)
+	l := &ourHold{take: m.Acquire, try: m.TryAcquire}
+	l.calls = map[string]func(context.Context) error{
+		"Holders": func(ctx context.Context) error { _, err := m.Holders(ctx); return err },
+		"Waiters": func(ctx context.Context) error { _, err := m.Waiters(ctx); return err },
+		"Slot":    func(ctx context.Context) error { _, _, err := l.held().Slot(ctx); return err },
+	}
+	return l
+}
+
 func (l *ourHold) of(ctx context.Context, take func(context.Context) (*etcdlock.Hold, error)) error {
 	h, err := take(ctx)
 	if err == nil {

@@ -16,14 +16,15 @@ import (
 
 // bugs lists them with what each does.
 var bugs = map[string]string{
-	"outlive": "a holder goes on believing for a moment after its hold has ended",
-	"steal":   "a release deletes whatever ticket is the first, which now is another's",
-	"nowait":  "an acquisition is granted as soon as it has queued",
-	"rush":    "a reader is granted as soon as it has queued, whoever writes or waits to",
-	"barge":   "a writer is granted although readers hold, once no writer is ahead",
-	"hog":     "a Session that lingers takes its ticket up again and again although others queue",
-	"revive":  "a Session that lingers takes its ticket up again although that has long gone",
-	"rewind":  "an observer is shown a leader again whom another has followed",
+	"outlive":  "a holder goes on believing for a moment after its hold has ended",
+	"steal":    "a release deletes whatever ticket is the first, which now is another's",
+	"nowait":   "an acquisition is granted as soon as it has queued",
+	"rush":     "a reader is granted as soon as it has queued, whoever writes or waits to",
+	"barge":    "a writer is granted although readers hold, once no writer is ahead",
+	"overbook": "a permit is granted beside a hold that has them all",
+	"hog":      "a Session that lingers takes its ticket up again and again although others queue",
+	"revive":   "a Session that lingers takes its ticket up again although that has long gone",
+	"rewind":   "an observer is shown a leader again whom another has followed",
 }
 
 // grantedByBug stands for a hold that no library granted.

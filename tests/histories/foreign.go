@@ -19,7 +19,7 @@ import (
 // runForeign runs a worker for each of some names, each with a client and, between two troubles, a session of its own.
 func runForeign(ctx, stop context.Context, cfg machineConfig, rec *recorder) error {
 	var wg sync.WaitGroup
-	names := []string{nested, plain, shared, election}
+	names := []string{nested, plain, shared, pool, election}
 	errs := make(chan error, len(names))
 	for i, name := range names { // whoever lingers, these do not
 		m := &machine{cfg: cfg, rec: rec, stop: stop}

@@ -12,7 +12,7 @@ import (
 // lockState is the whole of a lock: who holds, by token, of which class and how much of it; the last token there was, the
 // last before those of this class took their turns, and whose tenure it is if that is a Session that lingers.
 type lockState struct {
-	holders      string // " 12 15 ", in the order in which they came
+	holders      string // " 12  15 ", sorted: the order in which they came makes no difference
 	class        string
 	weight       int64
 	last, before int64
@@ -44,16 +44,16 @@ var lockModel = porcupine.Model{
 		case "acquire":
 			if s.holders == "" {
 				again := in.token == s.last && in.tenant != "" && in.tenant == s.tenant
-				if limit == 1 || in.class != s.class { // the turn of others
+				if limit == 1 || !same(in.class, s.class) { // the turn of others
 					s.before, s.class = s.last, in.class
 				}
 				if again {
 					s.before = in.token - 1
 				}
 			}
-			fits := s.holders == "" || in.class == s.class && (limit == 0 || s.weight+weight <= limit)
+			fits := s.holders == "" || same(in.class, s.class) && (limit == 0 || s.weight+weight <= limit)
 			ok := fits && in.token > s.before && !strings.Contains(s.holders, me)
-			s.holders, s.weight, s.last, s.tenant = s.holders+me, s.weight+weight, max(s.last, in.token), in.tenant
+			s.holders, s.weight, s.last, s.tenant = with(s.holders, me), s.weight+weight, max(s.last, in.token), in.tenant
 			return ok, s
 		case "proof":
 			return strings.Contains(s.holders, me), s
@@ -68,6 +68,15 @@ var lockModel = porcupine.Model{
 	},
 }
 
+// with adds a holder to others. All tokens of a run have about the same length, and the order need only be always the same.
+func with(holders, me string) string {
+	at := 0
+	for at < len(holders) && holders[at:] < me {
+		at += 1 + strings.IndexByte(holders[at+1:], ' ') + 1
+	}
+	return holders[:at] + me + holders[at:]
+}
+
 // share is how much a hold of a class takes, and of how much; 0 is any number.
 func share(class string) (weight, limit int64) {
 	switch class {
@@ -78,6 +87,13 @@ func share(class string) (weight, limit int64) {
 	}
 	_, _ = fmt.Sscanf(class, "%d of %d", &weight, &limit)
 	return weight, limit
+}
+
+// same reports whether two classes take their turns together.
+func same(a, b string) bool {
+	_, limit := share(a)
+	_, other := share(b)
+	return limit == other
 }
 
 // excludes reports whether two holds may never be at once.
@@ -92,11 +108,13 @@ func (x *hold) operations() []porcupine.Operation {
 	op := func(what string, call, ret int64) porcupine.Operation {
 		return porcupine.Operation{Input: step{what, x.token, x.class, x.worker, x.tenant}, Call: call, Return: max(call, ret)}
 	}
-	ops := []porcupine.Operation{op("acquire", x.call, x.ret)}
+	ops, begun := []porcupine.Operation{op("acquire", x.call, x.ret)}, max(x.endCall, x.ret)
 	for _, p := range x.proofs {
-		ops = append(ops, op("proof", p[0], p[1]))
+		ops, begun = append(ops, op("proof", p[0], p[1])), max(begun, p[1])
 	}
-	return append(ops, op("end", x.endCall, x.endRet))
+	// When it ended may not be known. The earliest moment suits all others best, so there is no need to try later ones than
+	// those by which it must have begun and been seen.
+	return append(ops, op("end", x.endCall, min(x.endRet, begun)))
 }
 
 // segmentLength keeps the checker's memory small, which grows with the square of what it is given at once.
