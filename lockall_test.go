@@ -368,7 +368,7 @@ func TestTimeALockAllThatGivesUpLeavesNothing(t *testing.T) {
 			etcd.Judge(nil)
 			require.Empty(t, etcd.Keys(""))
 			kept, _ := s.tickets.Drop(s.leases.current())
-		require.Empty(t, kept, "in memory")
+			require.Empty(t, kept, "in memory")
 		})
 	})
 }
