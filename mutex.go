@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -154,6 +155,20 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 // already, as that of a request often is by the time of a deferred Unlock, leaves no time for the confirmation: then pass
 // context.WithoutCancel(ctx), with a deadline of your own if you want one.
 func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
+
+// UnlockAfter ends the hold at once, as Unlock does, but the lock stays taken for d more, also if this process ends: for
+// work that must not be done twice within some time. A lock alone prevents two runs at once, but not a second run a moment
+// later, by a machine whose clock is a little behind. Everybody sees the lock as held by this Session, and waits or is told
+// ErrLocked, this Session itself too. A d of 0 or less is Unlock.
+//
+// It returns nil when etcd has confirmed that. d counts from the call and is rounded up to whole seconds and to the least TTL
+// that etcd grants (2 s by default); a change of etcd's leader may make it longer, and nothing makes it shorter. Nothing ends
+// it early but deleting the key. Whoever crashes before the call leaves the lock for its TTL only: this is for work that has
+// been done. Errors are those of Unlock. ErrUnconfirmed says that it goes on in the background, for as long as the Session
+// lasts; what etcd refuses for good releases the lock at once, with etcd's error.
+func (m *Mutex) UnlockAfter(ctx context.Context, d time.Duration) error {
+	return m.releaseAfter(ctx, nil, d)
+}
 
 // Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the
 // moment the hold can no longer be relied on: by this process's own clock, before etcd can have given the lock to

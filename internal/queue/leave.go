@@ -114,6 +114,9 @@ func (t *Ticket) Removed(at int64) {
 		return
 	}
 	hold := t.hold
+	if t.state == staying {
+		hold = nil // it was released: this is the end of its time
+	}
 	t.goneLocked(at)
 	t.recheckLocked()
 	q.mu.Unlock()

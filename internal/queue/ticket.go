@@ -53,6 +53,7 @@ type Ticket struct {
 	recheck   chan struct{} // asks the waiting caller to look again
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
+	stay      *stay         // once staying
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
 	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
@@ -99,7 +100,11 @@ func (t *Ticket) own(p generation, rev int64) (o *Ticket, goneAt int64) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
+	o = t.lease.tickets[p.key]
+	if o != nil && o.state == staying {
+		return nil, 0 // as if it were another's: nobody of this Session holds it or hands it on
+	}
+	if o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
 		return o, 0
 	}
 	if t.group.goneAt > rev && t.lease.numberLocked(p.key) > 0 {

@@ -127,8 +127,8 @@ func (q *Tickets) Drop(l *Lease) (keys, holds []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	keys, holds = l.listLocked()
-	for _, key := range keys {
-		l.tickets[key].goneLocked(0)
+	for _, t := range l.tickets {
+		t.goneLocked(0)
 	}
 	return keys, holds
 }
@@ -142,7 +142,9 @@ func (q *Tickets) List(l *Lease) (keys, holds []string) {
 
 func (l *Lease) listLocked() (keys, holds []string) {
 	for key, t := range l.tickets {
-		keys = append(keys, key)
+		if t.state != staying { // that one is not deleted by its name
+			keys = append(keys, key)
+		}
 		if t.state == held {
 			holds = append(holds, t.group.Name)
 		}
