@@ -203,7 +203,8 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 	behind := newSession(t, clus.Members[0].ServerClient)
 	blocker := etcdlock.NewMutex(behind, "cut")
 	require.NoError(t, blocker.Lock(soon(t)))
-	held, waiting := etcdlock.NewMutex(s, "held"), etcdlock.NewMutex(s, "cut")
+	held, stays, waiting := etcdlock.NewMutex(s, "held"), etcdlock.NewMutex(s, "stays"), etcdlock.NewMutex(s, "cut")
+	require.NoError(t, stays.Lock(soon(t)))
 	leads := etcdlock.NewElection(s, "lead")
 	require.NoError(t, held.Lock(soon(t)))
 	require.NoError(t, leads.Campaign(soon(t), "x"))
@@ -225,11 +226,22 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		{"Mutex.Lock", etcdlock.NewMutex(s, "free").Lock},
 		{"Mutex.TryLock", etcdlock.NewMutex(s, "free").TryLock},
 		{"Mutex.Do", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Do(ctx, until) }},
+		{"Mutex.TryDo", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").TryDo(ctx, until) }},
+		{"RWMutex.RLock", func(ctx context.Context) error { _, err := etcdlock.NewRWMutex(s, "free").RLock(ctx); return err }},
+		{"RWMutex.TryRLock", func(ctx context.Context) error { _, err := etcdlock.NewRWMutex(s, "free").TryRLock(ctx); return err }},
+		{"Semaphore.Acquire", func(ctx context.Context) error {
+			_, err := etcdlock.NewSemaphore(s, "free", 2).Acquire(ctx)
+			return err
+		}},
+		{"LockAll", func(ctx context.Context) error { _, err := etcdlock.LockAll(ctx, s, "free", "too"); return err }},
+		{"TryLockAll", func(ctx context.Context) error { _, err := etcdlock.TryLockAll(ctx, s, "free", "too"); return err }},
 		{"Election.Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
+		{"Election.TryCampaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").TryCampaign(ctx, "x") }},
 		{"Election.Run", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Run(ctx, "x", until) }},
 		{"Mutex.Verify", held.Verify},
 		{"Election.Verify", leads.Verify},
 		{"Mutex.Unlock", held.Unlock},
+		{"Mutex.UnlockAfter", func(ctx context.Context) error { return stays.UnlockAfter(ctx, time.Minute) }},
 		{"Election.Proclaim", func(ctx context.Context) error { return leads.Proclaim(ctx, "y") }},
 		{"Election.Resign", leads.Resign},
 		{"Mutex.Holder", func(ctx context.Context) error { _, err := held.Holder(ctx); return err }},
