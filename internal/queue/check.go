@@ -34,13 +34,17 @@ type probe struct {
 	rev   int64
 	t     *Ticket
 	ahead bool // the key is not t's own, but that of the ticket which t waits for
+	taken bool // found: it exists, and another Session has taken it up
 }
 
-// gone takes it in that the generation does not exist, as of revision at.
+// gone takes it in that the generation does not exist, as of revision at, or is another Session's.
 func (p probe) gone(at int64) {
-	if p.ahead {
+	switch {
+	case p.ahead:
 		p.t.recheckNow()
-	} else {
+	case p.taken:
+		p.t.Removed(0)
+	default:
 		p.t.Removed(at)
 	}
 }
@@ -55,9 +59,9 @@ func (q *Tickets) probes(l *Lease) []probe {
 		if !t.liveLocked() {
 			continue
 		}
-		probes = append(probes, probe{t.key, t.rev, t, false})
+		probes = append(probes, probe{key: t.key, rev: t.rev, t: t})
 		if t.state == waiting && t.near.key != "" {
-			probes = append(probes, probe{t.near.key, t.near.rev, t, true})
+			probes = append(probes, probe{key: t.near.key, rev: t.near.rev, t: t, ahead: true})
 		}
 	}
 	return probes
@@ -73,8 +77,11 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 	if err != nil {
 		return nil, nil, err
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for i, p := range probes {
-		if generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) == nil {
+		kv := generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev)
+		if p.taken = kv != nil && !p.ahead && p.t.takenLocked(kv); kv == nil || p.taken {
 			gone = append(gone, p)
 		}
 	}
@@ -111,6 +118,11 @@ func (q *Tickets) ReadForRenewal(ctx context.Context, l *Lease) (*pb.ResponseHea
 			}
 		}
 	}
+	return q.Read(ctx)
+}
+
+// Read is a linearizable read of as little as can be.
+func (q *Tickets) Read(ctx context.Context) (*pb.ResponseHeader, error) {
 	q.mu.Lock()
 	key := q.readable
 	q.mu.Unlock()

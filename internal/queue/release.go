@@ -122,8 +122,12 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	if err != nil && t.hold.Err() == nil {
 		return err
 	}
-	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
-		t.Removed(resp.Header.Revision)
+	if err == nil {
+		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {
+			t.Removed(resp.Header.Revision)
+		} else if t.taken(kv) {
+			t.Removed(0)
+		}
 	}
 	if t.hold.Err() != nil {
 		return t.ended()

@@ -1,0 +1,2 @@
+// Package concurrency stub
+package concurrency
