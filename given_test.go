@@ -27,7 +27,7 @@ func TestTimeAGivenLeaseIsRenewedBeforeItIsTrusted(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		client, id := granted(t, e, 10*time.Second)
 		time.Sleep(8 * time.Second)
-		e.only("keepalive", fault{after: 3 * time.Second}) // it takes effect at once
+		e.only("keepalive", fault{after: time.Second}) // it takes effect at once
 		sent := time.Now()
 		s, err := NewSession(t.Context(), client, WithLease(id))
 		require.NoError(t, err)

@@ -34,16 +34,17 @@ type probe struct {
 	rev   int64
 	t     *Ticket
 	ahead bool // the key is not t's own, but that of the ticket which t waits for
-	taken bool // found: it exists, and another Session has taken it up
+	// found: it exists, but was not written last by us, as far as is known
+	written bool
 }
 
-// gone takes it in that the generation does not exist, as of revision at, or is another Session's.
+// gone takes it in that the generation does not exist, as of revision at, or may be another Session's.
 func (p probe) gone(at int64) {
 	switch {
 	case p.ahead:
 		p.t.recheckNow()
-	case p.taken:
-		p.t.Removed(0)
+	case p.written:
+		p.t.group.q.tasks.Go(p.t.lookWhose)
 	default:
 		p.t.Removed(at)
 	}
@@ -67,7 +68,7 @@ func (q *Tickets) probes(l *Lease) []probe {
 	return probes
 }
 
-// check asks all probes in one linearizable read, and returns those whose generation is gone.
+// check asks all probes in one linearizable read, and returns those whose generation is gone, or was written by somebody else.
 func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHeader, gone []probe, err error) {
 	ops := make([]clientv3.Op, len(probes))
 	for i, p := range probes {
@@ -81,7 +82,7 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 	defer q.mu.Unlock()
 	for i, p := range probes {
 		kv := generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev)
-		if p.taken = kv != nil && !p.ahead && p.t.takenLocked(kv); kv == nil || p.taken {
+		if p.written = kv != nil && !p.ahead && kv.ModRevision > p.t.mod; kv == nil || p.written {
 			gone = append(gone, p)
 		}
 	}

@@ -116,7 +116,7 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	c := t.group.q.c
 	var resp *clientv3.GetResponse
 	err := c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Get(ctx, t.key, clientv3.WithKeysOnly())
+		resp, err = c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
 		return err
 	})
 	if err != nil && t.hold.Err() == nil {

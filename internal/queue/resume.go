@@ -131,6 +131,25 @@ func (t *Ticket) giveUpClaim(err error) {
 	t.giveUp(err)
 }
 
+// lookWhose asks etcd who has the ticket. The checks beside the renewals read keys alone, which have no lease: but they show
+// that somebody has written.
+func (t *Ticket) lookWhose() {
+	q := t.group.q
+	ctx, cancel := context.WithTimeout(t.lease.Context(), t.lease.Span()/3)
+	defer cancel()
+	var resp *clientv3.GetResponse
+	err := q.c.Retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = q.c.Get(ctx, t.key)
+		return err
+	})
+	if err != nil {
+		return // the next check finds it again
+	}
+	if kv := generationOf(resp.Kvs, t.key, t.rev); kv != nil && t.taken(kv) {
+		t.Removed(0)
+	}
+}
+
 func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 	q := t.group.q
 	q.mu.Lock()
