@@ -123,8 +123,8 @@ func (e *Election) Proclaim(ctx context.Context, val string) error {
 
 // Resign steps down, so that another can lead. It is nil if this value does not lead. etcdlock.ErrLost, which etcd's package
 // does not have: it had ceased to lead before.
-func (e *Election) Resign(ctx context.Context) error {
-	err := e.leading(ctx, func(l *etcdlock.Election, own bool) error {
+func (e *Election) Resign(ctx context.Context) (err error) {
+	err = e.leading(ctx, func(l *etcdlock.Election, own bool) error {
 		if own {
 			e.s.leadsBy(l.Key(), nil)
 		}
