@@ -227,6 +227,8 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		{"Mutex.Do", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Do(ctx, until) }},
 		{"Election.Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
 		{"Election.Run", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Run(ctx, "x", until) }},
+		{"Mutex.Resume", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Resume(ctx, "free/1-1", 1) }},
+		{"Election.Resume", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Resume(ctx, "free/1-1", 1) }},
 		{"Mutex.Verify", held.Verify},
 		{"Election.Verify", leads.Verify},
 		{"Mutex.Unlock", held.Unlock},
