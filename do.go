@@ -73,7 +73,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		return err
 	}
 	for {
-		t, err := e.campaign(ctx, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
+		t, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 		if err != nil {
 			return err
 		}

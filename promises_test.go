@@ -252,6 +252,8 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		{"Election.TryCampaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").TryCampaign(ctx, "x") }},
 		{"Election.Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
 		{"Election.Run", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Run(ctx, "x", until) }},
+		{"Mutex.Resume", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Resume(ctx, "free/1-1", 1) }},
+		{"Election.Resume", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Resume(ctx, "free/1-2", 1) }},
 		{"Mutex.Verify", held.Verify},
 		{"Election.Verify", leads.Verify},
 		{"Mutex.Unlock", held.Unlock},

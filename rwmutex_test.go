@@ -54,7 +54,7 @@ func TestHoldersAreThoseThatHoldTogether(t *testing.T) {
 	}
 
 	reader := func(h *etcdlock.Hold) etcdlock.Contender {
-		return etcdlock.Contender{Identity: "me", Token: h.Token(), Lease: s.Lease(), Key: h.Key(), Class: "read"}
+		return etcdlock.Contender{Identity: "me", Token: h.Token(), Lease: s.Lease(), Key: h.Key(), Class: "read", Modified: h.Token()}
 	}
 	holders, err = m.Holders(soon(t))
 	require.NoError(t, err)

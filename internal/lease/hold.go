@@ -72,6 +72,9 @@ func (h *Hold) Err() error { h.ask(); return h.Context.Err() }
 // Value asks too: context.Cause finds the inner context through it.
 func (h *Hold) Value(key any) any { h.ask(); return h.Context.Value(key) }
 
+// OfLease returns a context that is over when the lease is, and asks the clock as a hold does.
+func OfLease(l *Lease) context.Context { return &Hold{Context: l.ctx, lease: l} }
+
 // Ended is the context of a value that holds nothing.
 func Ended(cause error) context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())

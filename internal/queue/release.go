@@ -148,11 +148,15 @@ func (t *Ticket) ask(ctx context.Context) error {
 	c := t.group.q.c
 	var resp *clientv3.GetResponse
 	err := c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Get(ctx, t.key, clientv3.WithKeysOnly())
+		resp, err = c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
 		return err
 	})
-	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
-		t.Removed(resp.Header.Revision)
+	if err == nil {
+		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {
+			t.Removed(resp.Header.Revision)
+		} else if t.taken(kv) {
+			t.Removed(0)
+		}
 	}
 	return err
 }

@@ -32,6 +32,8 @@ type Ticket struct {
 	value string
 	all   *All // that it is one of, nil for a ticket by itself
 
+	claimed bool // it was of an earlier Session: see resume.go
+
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
 	since     lease.Instant // when it began to hold, if somebody observes
@@ -55,8 +57,8 @@ type Ticket struct {
 	hold      *lease.Hold   // once held
 	stay      *stay         // once staying
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
-
-	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
+	mod       int64         // the revision at which we wrote it last
+	unsure    bool          // a Proclaim was not answered: that may be a later one
 }
 
 // generation is one life of a key, from its creation to its deletion: a key can be created again, by concurrency for one.
