@@ -3,7 +3,6 @@ package etcdlock
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
@@ -512,7 +512,8 @@ func TestTimeAListThatIsLateBringsNobodyBack(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		var listed atomic.Bool
 		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
-			if q.Client == 2 && q.Kind == memetcd.Range && slices.ContainsFunc(q.Keys, func(key string) bool { return strings.HasPrefix(key, "a/of-") }) && !listed.Swap(true) {
+			r, ok := q.Body.(*pb.RangeRequest)
+			if ok && q.Client == 2 && string(r.Key) == "a/of-2-" && !listed.Swap(true) {
 				v.AnswerDelay = 300 * time.Millisecond
 			}
 			return v

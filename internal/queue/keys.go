@@ -64,10 +64,10 @@ type Contender struct {
 // Class says in words with whom the contender can share its turn: "" with nobody, "read", or "2 of 10".
 func (c *Contender) Class() string {
 	class, weight := Classify(c.Key[strings.LastIndexByte(c.Key, '/')+1:])
-	switch {
-	case class == Exclusive:
+	switch class {
+	case Exclusive:
 		return ""
-	case class == Reader:
+	case Reader:
 		return "read"
 	}
 	return fmt.Sprintf("%d of %d", weight, class.limit)
