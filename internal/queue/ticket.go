@@ -54,6 +54,7 @@ type Ticket struct {
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	stay      *stay         // once staying
+	want      *want         // once its holder has asked who waits
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
 	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
