@@ -173,5 +173,8 @@ func (e *Election) Key() string { return e.key() }
 // IsOwner returns a guard for an etcd transaction, true only while this lead's ticket exists; see Mutex.IsOwner.
 func (e *Election) IsOwner() clientv3.Cmp { return e.isOwner() }
 
+// Wanted returns a channel that is closed once another candidate waits behind this lead; see Mutex.Wanted.
+func (e *Election) Wanted() <-chan struct{} { return e.wanted() }
+
 // Verify asks etcd, by one linearizable request, whether this value leads; see Mutex.Verify. ErrNotLeader if it does not.
 func (e *Election) Verify(ctx context.Context) error { return e.verify(ctx) }

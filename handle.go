@@ -156,6 +156,13 @@ func (h *handle) isOwner() clientv3.Cmp {
 	return never(h.name)
 }
 
+func (h *handle) wanted() <-chan struct{} {
+	if t := h.held(); t != nil {
+		return t.Wanted()
+	}
+	return nil
+}
+
 // never is a comparison that is never true.
 func never(name string) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(name+"/"), "=", -1)

@@ -194,6 +194,15 @@ func (m *Mutex) Key() string { return m.key() }
 // Once a hold has given out its guard, its handoff goes through etcd, not in memory.
 func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
 
+// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue. It suits work that can stop early, or
+// that should go on only as long as nobody else wants the lock. Queueing is the request, so it comes from every kind of client;
+// a TryLock does not queue. The channel is never closed once the hold has ended, and nil, which blocks for ever, if there
+// is none: wait for it beside Context.
+//
+// It costs one watch and one list of the queue for each name, and a list for each third of the TTL, from the first call to
+// the end of the hold. While etcd cannot be reached it tells nothing.
+func (m *Mutex) Wanted() <-chan struct{} { return m.wanted() }
+
 // Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during
 // the call. ErrLost ends the hold; ErrNotHeld if there is none; another error says that etcd could not be asked, and
 // changes nothing.

@@ -87,14 +87,15 @@ func TestTimeNobodyTakesAStayingTicketForItsOwn(t *testing.T) {
 			queued := make(chan error, 1)
 			go func() { queued <- behind.Lock(t.Context()) }() // would have it in memory
 			time.Sleep(100 * time.Millisecond)
+			begin := time.Now()
 			require.NoError(t, m.UnlockAfter(t.Context(), 5*time.Second))
 			next := make(chan error, 1)
 			go func() { next <- m.Lock(t.Context()) }() // queues when it stays already
 			time.Sleep(4500 * time.Millisecond)
 			busy(t, queued, "it stays")
 			busy(t, next, "it stays")
-			time.Sleep(600 * time.Millisecond)
 			require.NoError(t, soonest(queued))
+			require.InDelta(t, 5*time.Second, time.Since(begin), float64(10*time.Millisecond), "a watch tells")
 			require.Greater(t, behind.Token(), token)
 			require.NoError(t, behind.Unlock(t.Context()))
 			require.NoError(t, soonest(next))

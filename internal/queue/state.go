@@ -66,6 +66,7 @@ func (t *Ticket) moveLocked(to state) bool {
 		t.beginHoldLocked()
 	case idle:
 		g.idle = t
+		t.unwantLocked()
 	case staying, left, gone:
 		if g.holder == t {
 			g.holder = nil
@@ -76,6 +77,7 @@ func (t *Ticket) moveLocked(to state) bool {
 		if t.checking != nil {
 			t.checking.Stop()
 		}
+		t.unwantLocked()
 	}
 	switch to {
 	case left:

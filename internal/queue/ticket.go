@@ -56,6 +56,7 @@ type Ticket struct {
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	stay      *stay         // once staying
+	want      *want         // once its holder has asked who waits
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 	mod       int64         // the revision at which we wrote it last
 	unsure    bool          // a Proclaim was not answered: that may be a later one

@@ -183,6 +183,7 @@ type group struct {
 	counter  counter   // of their names
 	holder   *Ticket   // the one that holds, as far as is known: one that was removed may have been granted after it
 	idle     *Ticket   // the one that idles
+	wants    *wants    // the holds that ask who waits, if any
 	others   *others   // who else queues, while that matters
 	toDelete []*Ticket // left, in that order
 	goneAt   int64     // the revision of the last confirmed deletion
