@@ -49,6 +49,19 @@ func TestABusyLockIs124(t *testing.T) {
 	assert.Len(t, keys(t, c, name(t)+"/"), 1, "who gave up has left no ticket")
 }
 
+func TestALockThatIsHeldAtLeastOutlivesItsCommand(t *testing.T) {
+	t.Parallel()
+	const atLeast = 4 * time.Second
+	begin := time.Now()
+	first := lock(t, "run", name(t), "--hold-at-least", atLeast.String(), "--", "true")
+	assert.Equal(t, 0, first.code())
+	assert.Equal(t, exitConflict, lock(t, "run", name(t), "-w", "0", "--", "true").code(), "the command has ended, the lock is taken")
+	assert.Equal(t, 0, lock(t, "run", name(t), "--", "true").code())
+	assert.GreaterOrEqual(t, time.Since(begin), atLeast)
+	assert.Equal(t, exitCannotRun, lock(t, "run", name(t), "--hold-at-least", "1h", "--", t.TempDir()).code())
+	assert.Equal(t, 0, lock(t, "run", name(t), "-w", "0", "--", "true").code(), "nothing was run")
+}
+
 func TestALostLockIs123WhateverTheCommandSays(t *testing.T) {
 	t.Parallel()
 	c := client(t, sharedEtcd(t))
@@ -146,6 +159,9 @@ func TestBadInputIs125AndOneLine(t *testing.T) {
 		"run -w 5 job -- ls":                             "such as 5s or 5m",
 		"run -w=-5s job -- ls":                           "0 tries once",
 		"run --ttl 100ms job -- ls":                      "the least is 1s",
+		"run --hold-at-least 1m --shared job -- ls":      "one lock that nobody shares",
+		"run --hold-at-least 1m job other -- ls":         "one lock that nobody shares",
+		"run --hold-at-least -1s job -- ls":              "such as 1m",
 		"run --kill-after 20s job -- ls":                 "from 0 to 7.5s",
 		"run --on-lost shrug job -- ls":                  "kill, term or ignore",
 		"run --permits 0 job -- ls":                      "at least 1",

@@ -25,6 +25,7 @@ foreground of a terminal, and with --foreground, to CMD alone.`
 const exampleRun = `  etcdlock run /cron/lock/job9 -- backup --full        wait for the lock, however long
   etcdlock run -w 0 /cron/lock/job9 -- backup          only if it is free; else exit code 124
   etcdlock run -w 5m -c 'dump | gzip > d' /dump        a line for $SHELL
+  etcdlock run -w 0 --hold-at-least 1m /cron/job -- x  once a minute, though clocks differ
   etcdlock run --shared /data -- report                with other readers, without writers
   etcdlock run /acct/7 /acct/9 -- transfer             both, or none; nobody deadlocks
   etcdlock run --permits 4 /gpu -- train               four at once`
@@ -114,6 +115,8 @@ func (a *app) runCommand() *cobra.Command {
 		},
 	}
 	w.flags(cmd.Flags())
+	cmd.Flags().DurationVar(&w.atLeast, "hold-at-least", 0,
+		"`DURATION` for which the lock stays taken from the moment it was, also if CMD and etcdlock end before")
 	cmd.Flags().Uint8Var(&r.conflictCode, "conflict-exit-code", exitConflict, "exit `CODE` when the lock was not obtained")
 	r.flags(cmd.Flags())
 	a.complete(cmd)
@@ -181,6 +184,7 @@ func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 		}
 		return cannotRun(r.name, err)
 	}
+	h.ran = true
 	code, kept := supervise(h, child, r.policy, log)
 	g.ended()
 	kept = !r.release(g.ctx, h) && kept

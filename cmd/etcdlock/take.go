@@ -24,7 +24,8 @@ type want struct {
 	permits, weight int
 	slot            bool
 	wait            time.Duration
-	waits           bool // --wait was given
+	waits           bool          // --wait was given
+	atLeast         time.Duration // how long the lock stays taken, counted from the moment it was
 }
 
 // held is one hold.
@@ -34,6 +35,7 @@ type held struct {
 	slot      *slot           // nil if none was asked for
 	ctx       context.Context // over when the hold is
 	release   func(context.Context) error
+	ran       bool // something was run under it
 }
 
 // left is how long the hold lasts if nothing is heard of etcd from now on: by the clock that its deadline is held against.
@@ -79,6 +81,10 @@ func (w *want) check(fs *pflag.FlagSet, names []string) error {
 		return failed("--weight and --slot are about permits: add --permits N")
 	case len(names) > 1 && (w.shared || w.permits > 0):
 		return failed("%d names with --shared or --permits: those take one name", len(names))
+	case w.atLeast < 0:
+		return failed("--hold-at-least %v: how long the lock stays taken, such as 1m", w.atLeast)
+	case w.atLeast > 0 && (len(names) > 1 || w.shared || w.permits > 0):
+		return failed("--hold-at-least with --shared, --permits or several names: it is for one lock that nobody shares")
 	case w.permits > 0 && (w.weight < 1 || w.weight > w.permits):
 		return failed("--weight %d: it is from 1 to the %d of --permits", w.weight, w.permits)
 	}
@@ -158,7 +164,15 @@ func (w *want) takeAlone(ctx context.Context, s *etcdlock.Session, name string) 
 	if err := take(ctx); err != nil {
 		return nil, err
 	}
-	return &held{name: name, key: m.Key(), token: m.Token(), ctx: m.Context(), release: m.Unlock}, nil
+	taken := time.Now()
+	h := &held{name: name, key: m.Key(), token: m.Token(), ctx: m.Context()}
+	h.release = func(ctx context.Context) error {
+		if h.ran {
+			return m.UnlockAfter(ctx, w.atLeast-time.Since(taken))
+		}
+		return m.Unlock(ctx)
+	}
+	return h, nil
 }
 
 // patient is how long the wait goes on in silence, with -v.
