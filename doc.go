@@ -70,6 +70,8 @@
 //
 // A contender for "name" is a key "name/<lease in hex>-<n>" that hangs on its Session's lease. The key with the
 // lowest create revision holds; the others wait in that order. Those that share their turn say so right after the name: a
-// reader is "name/read-<lease in hex>-<n>", and readers hold together where nobody else is ahead of them. This is the layout of etcd's own concurrency package,
+// reader is "name/read-<lease in hex>-<n>", and readers hold together where nobody else is ahead of them; a permit of a
+// semaphore of N is "name/of-<N>-<lease in hex>-<n>", with "w<W>-" before the lease if it weighs W, and its number from
+// [Hold.Slot] is "name/of-<N>-slot/<number>". This is the layout of etcd's own concurrency package,
 // so that the two, and etcdctl lock and elect, can queue for one name.
 package etcdlock
