@@ -49,6 +49,7 @@ var sides = []struct {
 }{
 	{"etcdlock", ours{}}, {"lingering", ours{linger: lingerTime, what: "lingering"}},
 	{"readers", ours{what: "readers", hold: reader}}, {"permits", ours{what: "permits", hold: permit}},
+	{"names", ours{what: "two names", hold: twoNames}},
 	{"concurrency", theirs{}},
 }
 

@@ -39,6 +39,15 @@ func permit(s *etcdlock.Session, name string) lock {
 	return l
 }
 
+// twoNames are two at once, of which others want the one.
+func twoNames(s *etcdlock.Session, name string) lock {
+	both := []string{name + "-too", name}
+	return &ourHold{
+		take: func(ctx context.Context) (*etcdlock.Hold, error) { return etcdlock.LockAll(ctx, s, both...) },
+		try:  func(ctx context.Context) (*etcdlock.Hold, error) { return etcdlock.TryLockAll(ctx, s, both...) },
+	}
+}
+
 func (l *ourHold) of(ctx context.Context, take func(context.Context) (*etcdlock.Hold, error)) error {
 	h, err := take(ctx)
 	if err == nil {

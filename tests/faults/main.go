@@ -90,7 +90,7 @@ func main() {
 func run() int {
 	s := &suite{}
 	only := flag.String("run", "", "experiments to run, separated by commas (default all): "+names())
-	which := flag.String("impl", "etcdlock,lingering,readers,permits,concurrency", "sides to run, separated by commas")
+	which := flag.String("impl", "etcdlock,lingering,readers,permits,names,concurrency", "sides to run, separated by commas")
 	out := flag.String("out", "", "file for the table; a relative path begins at the root of the repository")
 	flag.IntVar(&s.trials, "trials", 0, "trials per case (default: each experiment's own number)")
 	flag.Uint64Var(&s.seed, "seed", 1, "seed of the random moments")
