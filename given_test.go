@@ -378,3 +378,21 @@ func TestTimeAGivenLeasesNamesAreFarFromItsMakers(t *testing.T) {
 		require.NoError(t, s.Orphan())
 	})
 }
+
+// The pattern that NewSession names.
+func TestTimeASessionEndsWithAContext(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		for name, end := range map[string]func(*Session) error{"closed": (*Session).Close, "orphaned": (*Session).Orphan} {
+			s, err := NewSession(t.Context(), e.client(t))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			context.AfterFunc(ctx, func() { _ = end(s) })
+			m := NewMutex(s, name)
+			require.NoError(t, m.Lock(t.Context()))
+			cancel()
+			<-m.Context().Done()
+			synctest.Wait()
+			require.Equal(t, name == "orphaned", len(e.Keys(name+"/")) == 1)
+		}
+	})
+}
