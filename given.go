@@ -51,9 +51,11 @@ func WithoutLease() Option {
 // firstRenewal makes of a lease that somebody else granted one that can be relied on: by a renewal of our own. What its
 // earlier user was told of it counts for nothing, nor when.
 //
-// It is a linearizable read, and after its answer a keepalive; S is when the read was about to be sent, and the rules are
-// those of every renewal (renew.go). Only, no deadline is in force yet: an answer that comes later than it would be is of no
-// use.
+// It is a question for the time that is left, a linearizable read and after its answer a keepalive. S is when the read was
+// about to be sent, and the rules are those of every renewal (renew.go). The deadline in force, before which the answers must
+// be here, is the end of the time that is left: etcd can acknowledge a renewal of a lease that it has decided to revoke, and
+// such a decision cannot have been made before that end. If it is not met, the lease may be about to go, and has been renewed
+// all the same; then a decision that was made has some time to take effect, and all begins anew.
 func firstRenewal(ctx context.Context, client *rpc.Client, tickets *queue.Tickets, o options) (*lease.Lease, error) {
 	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
 	var last error
@@ -72,6 +74,8 @@ func firstRenewal(ctx context.Context, client *rpc.Client, tickets *queue.Ticket
 			return nil, client.Over(ctx, last)
 		case client.Closed():
 			return nil, ErrClientClosed
+		case errors.Is(err, errNotInTime):
+			rpc.Sleep(ctx, settles)
 		case !rpc.Transient(err):
 			return nil, err
 		}
@@ -82,7 +86,18 @@ func firstRenewal(ctx context.Context, client *rpc.Client, tickets *queue.Ticket
 	}
 }
 
+// settles is how long a revocation that etcd may have decided on is given to take effect: many times what it takes.
+const settles = time.Second
+
+var errNotInTime = errors.New("the lease was about to end when it was renewed")
+
 func renewGiven(ctx context.Context, client *rpc.Client, tickets *queue.Tickets, o options) (*lease.Lease, error) {
+	asked := lease.Now()
+	left, err := client.TimeToLive(ctx, o.lease)
+	if err != nil {
+		return nil, err
+	}
+	known := lease.Seconds(max(left.TTL, 0)) // whole seconds, so never too much
 	sent, began := lease.Now(), time.Now()
 	read, err := tickets.Read(ctx)
 	if err != nil {
@@ -97,13 +112,15 @@ func renewGiven(ctx context.Context, client *rpc.Client, tickets *queue.Tickets,
 		return nil, rpc.ErrUnanswered
 	case gone || ack.TTL <= 0:
 		return nil, fmt.Errorf("%w: %w", ErrLeaseLost, rpctypes.ErrLeaseNotFound)
+	case lease.Now().Sub(asked) >= lease.Trusted(known):
+		return nil, errNotInTime
 	}
 	client.Answered(time.Since(began) / 2)
-	asked := o.ttl
-	if asked == 0 {
-		asked = lease.Seconds(ack.TTL)
+	ttl := o.ttl
+	if ttl == 0 {
+		ttl = lease.Seconds(ack.TTL)
 	}
-	return lease.New(o.lease, asked, o.margin, ack.TTL, sent), nil
+	return lease.New(o.lease, ttl, o.margin, ack.TTL, sent), nil
 }
 
 // endLost ends the Session with the lease that it was given. What its tickets may have left in etcd it deletes, once its

@@ -46,6 +46,34 @@ func TestTimeAGivenLeaseIsRenewedBeforeItIsTrusted(t *testing.T) {
 	})
 }
 
+// etcd has decided to revoke the lease, and acknowledges a renewal all the same: nothing is relied on.
+func TestTimeAGivenLeaseThatIsAboutToEndIsNotTrustedAtOnce(t *testing.T) {
+	for name, revoked := range map[string]bool{"and lives": false, "and goes a little later": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				client, id := granted(t, e, 10*time.Second)
+				time.Sleep(9500 * time.Millisecond)
+				if revoked {
+					time.AfterFunc(500*time.Millisecond, func() { e.Revoke(int64(id)) })
+				}
+				s, err := NewSession(t.Context(), client, WithLease(id))
+				if revoked {
+					require.ErrorIs(t, err, ErrLeaseLost)
+					return
+				}
+				require.NoError(t, err)
+				require.EqualValues(t, 2, e.count("keepalive"))
+				e.away()
+				sent := time.Now()
+				<-s.LeaseContext().Done()
+				require.Equal(t, 9500*time.Millisecond, time.Since(sent), "counted from the second")
+				e.bends(nil)
+				require.NoError(t, s.Close())
+			})
+		})
+	}
+}
+
 func TestTimeAGivenLeaseThatIsGoneIsAnError(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		client, id := granted(t, e, 10*time.Second)
@@ -348,5 +376,23 @@ func TestTimeAGivenLeasesNamesAreFarFromItsMakers(t *testing.T) {
 			require.NoError(t, m.Unlock(t.Context()))
 		}
 		require.NoError(t, s.Orphan())
+	})
+}
+
+// The pattern that NewSession names.
+func TestTimeASessionEndsWithAContext(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		for name, end := range map[string]func(*Session) error{"closed": (*Session).Close, "orphaned": (*Session).Orphan} {
+			s, err := NewSession(t.Context(), e.client(t))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			context.AfterFunc(ctx, func() { _ = end(s) })
+			m := NewMutex(s, name)
+			require.NoError(t, m.Lock(t.Context()))
+			cancel()
+			<-m.Context().Done()
+			synctest.Wait()
+			require.Equal(t, name == "orphaned", len(e.Keys(name+"/")) == 1)
+		}
 	})
 }

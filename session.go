@@ -63,6 +63,7 @@ type Session struct {
 //	       mirrorOthers    one for each name that lingers
 //	       census.follow   one for each name and limit of a semaphore that somebody waits for
 //	       dropSlots       one deletion after a ticket with a number was removed
+//	       lookWhose       one read after a check found that somebody has written a ticket
 //
 // Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. What a feed asks while it
 // listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one while they
@@ -76,6 +77,8 @@ type Session struct {
 // lease for good. While etcd cannot be reached it tries for as long as ctx allows, and says why in the log, at Warn; so
 // without a deadline it waits until there is an etcd. The error then tells the endpoints, the state of the connection and
 // what it failed with.
+//
+// To have a Session end with a context: context.AfterFunc(ctx, func() { _ = s.Close() }), or Orphan in the place of Close.
 //
 // The client stays the caller's; Close does not close it. Its configuration matters: see the README on several
 // endpoints and DialKeepAliveTime.

@@ -64,6 +64,9 @@ func Seconds(n int64) time.Duration {
 	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 }
 
+// Trusted is how much of a time by etcd's clock can be relied on by ours.
+func Trusted(d time.Duration) time.Duration { return d - d/marginPart }
+
 // trust is how long the lease can be relied on, counted from S, when etcd has said granted.
 func (l *Lease) trust(granted time.Duration) time.Duration {
 	ttl := min(l.asked, granted)

@@ -14,7 +14,10 @@
  * under way the model follows those whose answers will be looked at, READS and
  * ACKS of them; what the others do is to prolong the lease, which hurts nobody.
  *
- * The good model is this file without -D. Each -D below breaks one rule, and
+ * With -DGIVEN the lease was granted to somebody else, and the holder begins with
+ * nothing: the first renewal of its own makes it believe, and nothing else does.
+ *
+ * The good model is this file without -D, or with -DGIVEN alone. Each -D below breaks one rule, and
  * must make the property fail; ./check runs them all. docs/model.md says which
  * function of the code each part stands for.
  */
@@ -42,7 +45,15 @@ bool proposed;          /* a revocation is on its way through raft */
 bool revoked;           /* applied: the key is gone, another may have it */
 
 /* --- the holder ------------------------------------------------------- */
+#ifdef GIVEN            /* the lease was granted to somebody else, at any time: nothing is known of it yet */
+byte left;
+byte known;             /* ticks that it was told are left, less the margin: the bound for its first renewal */
+bool begun;             /* a renewal of its own has been acknowledged */
+#define BEFORE_THE_FIRST (!begun)
+#else
 byte left = TTL - MARGIN; /* ticks until its bound, by its own clock */
+#define BEFORE_THE_FIRST false
+#endif
 bool timer_fired;       /* only looked at in BELIEF_BY_TIMER */
 
 #ifdef BELIEF_BY_TIMER  /* broken: a timer says that it is over, if it gets to run */
@@ -134,12 +145,18 @@ inline holder_tick() {
 	:: left > 0 -> left--
 	:: else
 	fi;
+#ifdef GIVEN
+	if
+	:: known > 0 -> known--
+	:: else
+	fi;
+#endif
 	grow_older();
 	forget_stale();
 #if !defined(BELIEF_BY_TIMER) && !defined(LATE_ACK)
 	/* What is over is over: whatever is under way then is of no use. */
 	if
-	:: left == 0 ->
+	:: left == 0 && !BEFORE_THE_FIRST ->
 		for (i : 0 .. READS-1) { read[i] = NONE; read_age[i] = 0; read_term[i] = 0 }
 		for (i : 0 .. ACKS-1) { ack[i] = NONE; ack_age[i] = 0; ack_term[i] = 0 }
 		i = 0
@@ -238,10 +255,17 @@ end:	do
 #define TERMS_FIT(r, a) (ack_term[a] >= read_term[r])
 #endif
 
+#if defined(GIVEN) && defined(NOT_ASKED) /* broken: no bound is in force for the first renewal of a given lease */
+#define IN_FORCE (left > 0 || BEFORE_THE_FIRST)
+#elif defined(GIVEN)		/* it is the end of the time that is left, which etcd was asked for */
+#define IN_FORCE (BEFORE_THE_FIRST -> known > 0 : left > 0)
+#else
+#define IN_FORCE (left > 0)
+#endif
 #ifdef LATE_ACK			/* broken: an answer after the bound revives the lease */
 #define IN_TIME true
 #else
-#define IN_TIME (left > 0)
+#define IN_TIME IN_FORCE
 #endif
 
 #ifdef REACH_RENEWED		/* not a bug: shows that renewals under a new leader do count, the keepalive sent first */
@@ -267,6 +291,9 @@ inline judge(r, a) {
 			:: TTL - MARGIN - AGE(r, a) > left -> left = TTL - MARGIN - AGE(r, a)
 			:: else
 			fi;
+#ifdef GIVEN
+			begun = true; known = 0;
+#endif
 			RENEWED(r, a)
 			forget_stale()
 		:: else
@@ -278,13 +305,22 @@ active proctype Holder() {
 end:	do
 	/* A read is sent, or a keepalive, or both: no time passes in between if the
 	 * clock does not tick. */
-	:: d_step { left > 0 && read[0] == NONE -> read[0] = SENT }
-	:: d_step { left > 0 && ack[0] == NONE -> ack[0] = SENT }
+	:: d_step { (left > 0 || BEFORE_THE_FIRST) && read[0] == NONE -> read[0] = SENT }
+	:: d_step { (left > 0 || BEFORE_THE_FIRST) && ack[0] == NONE -> ack[0] = SENT }
+#ifdef GIVEN			/* how much is left? The answer counts from the sending: here the two are one moment */
+	:: d_step { BEFORE_THE_FIRST && known == 0 && expiry > MARGIN && !proposed -> known = expiry - MARGIN }
+#endif
+#ifdef TRUSTED_AS_FOUND		/* broken: a given lease is relied on as if it had been granted now */
+	:: d_step { BEFORE_THE_FIRST -> left = TTL - MARGIN; begun = true }
+#endif
+#ifdef TRUSTED_IF_THERE		/* broken: a read shows that it is there, and that is taken for a renewal */
+	:: d_step { BEFORE_THE_FIRST && read[0] == ANSWERED && !revoked -> left = TTL - MARGIN - read_age[0]; begun = true }
+#endif
 #if READS > 1
-	:: d_step { left > 0 && read[0] != NONE && read[1] == NONE -> read[1] = SENT }
+	:: d_step { (left > 0 || BEFORE_THE_FIRST) && read[0] != NONE && read[1] == NONE -> read[1] = SENT }
 #endif
 #if ACKS > 1
-	:: d_step { left > 0 && ack[0] != NONE && ack[1] == NONE -> ack[1] = SENT }
+	:: d_step { (left > 0 || BEFORE_THE_FIRST) && ack[0] != NONE && ack[1] == NONE -> ack[1] = SENT }
 #endif
 #ifdef NO_READ			/* broken: a keepalive alone, S when it is sent */
 	:: d_step { ack[0] == ANSWERED && ack_term[0] != UNHEARD && left > 0 && ack_age[0] < TTL - MARGIN ->

@@ -42,7 +42,7 @@ type program struct {
 
 var programs = []program{
 	{name: "gocron-etcd-elector", path: "go-co-op/gocron-etcd-elector", at: "c7a1e45db8fa8be5931085ae855b9d292bec7110",
-		packages: []string{"./..."}, dirs: []string{"", "tests"}},
+		packages: []string{"./..."}, dirs: []string{""}},
 	{name: "kvtools/etcdv3", path: "kvtools/etcdv3", at: "0919b986a4582f3d00d30643220bd6cbaf247c7b",
 		packages: []string{"./..."}, dirs: []string{""}},
 	{name: "trillian", path: "github.com/google/trillian", at: "v1.8.0", module: true,
