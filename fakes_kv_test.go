@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -53,6 +54,8 @@ func (e *etcd) Watch(ctx context.Context, key string, opts ...clientv3.OpOption)
 	var f fault
 	e.mu.Lock()
 	e.calls["watch"]++
+	md, _ := metadata.FromOutgoingContext(ctx)
+	e.stream = strings.Join(md.Get("etcdlock-stream"), "")
 	if e.bend != nil {
 		f = e.bend("watch")
 	}

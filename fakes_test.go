@@ -54,6 +54,7 @@ type etcd struct {
 	last    map[string]time.Time // when the latest of each call arrived
 	maxOps  int                  // --max-txn-ops, if not 0
 	denied  string               // a key that may not be read
+	stream  string               // which one the latest watch was for
 
 	slept atomic.Int64 // how long the machine was suspended
 }

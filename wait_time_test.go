@@ -166,11 +166,19 @@ func TestTimeAFreshStreamWakesOnlyThoseWhoWatch(t *testing.T) {
 		require.NoError(t, holder.Lock(t.Context()))
 		errs := crowd(t.Context(), s, "stream", 100)
 		time.Sleep(time.Second)
-		reads, watches := e.count("read"), e.count("watch")
-		s.tickets.LeaveStream(s.client.Stream())
+		reads, watches, stream := e.count("read"), e.count("watch"), e.stream
+		e.bends(func(call string) fault { return fault{lost: call == "watch" && e.calls[call] == watches+1} })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for range NewElection(s, "observed").Observe(ctx) { //nolint:revive // it is enough that it watches
+			}
+		}()
+		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Equal(t, watches+2, e.count("watch"), "the one of the first, and the one that keeps the stream open")
-		require.Equal(t, reads+1, e.count("read"), "what happened before the new watch")
+		require.NotEqual(t, stream, e.stream)
+		require.Equal(t, watches+3+2, e.count("watch"), "three tries of Observe; the first's, and the one that keeps the stream open")
+		require.Equal(t, reads+1+1, e.count("read"), "the list of Observe; what happened before the new watch of the first")
 		require.NoError(t, holder.Unlock(t.Context()))
 		require.NoError(t, <-errs)
 	})
@@ -337,7 +345,7 @@ func TestTimeAMirrorMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				e.putLocked("mirror/foreign", "")
 				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["mirror/foreign"]}
 				e.mu.Unlock()
-				gen := s.client.Stream()
+				stream := e.stream
 				time.Sleep(s.TTL() / 3)
 				synctest.Wait()
 				e.mu.Lock()
@@ -350,7 +358,7 @@ func TestTimeAMirrorMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 				e.mu.Unlock()
 				time.Sleep(time.Second)
 				synctest.Wait()
-				require.Equal(t, silent, s.client.Stream() > gen)
+				require.Equal(t, silent, e.stream != stream)
 			})
 		})
 	}

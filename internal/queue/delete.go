@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -36,6 +37,15 @@ func (g *group) flushLocked() {
 	}
 }
 
+// flushBesideLocked starts a second flush after an attempt that was not answered: of two that are sent at once, one
+// meets another member than the one that may be frozen. See rpc.Retry.
+func (g *group) flushBesideLocked() {
+	if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes == 1 {
+		g.flushes++
+		g.flushLocked()
+	}
+}
+
 // flush deletes until nothing is left to delete.
 func (g *group) flush() {
 	q := g.q
@@ -53,6 +63,10 @@ func (g *group) flush() {
 			g.flushes--
 			q.mu.Unlock()
 			return
+		default:
+			q.mu.Lock()
+			g.flushBesideLocked()
+			q.mu.Unlock()
 		}
 	}
 }

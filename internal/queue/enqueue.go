@@ -73,10 +73,9 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 	ctx, release := t.lease.Bound(ctx, errRequeue)
 	defer release()
 	c := t.group.q.c
-	var resp *clientv3.TxnResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err = c.Txn(ctx).
+		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
 			Then(append(t.asking(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)))...).
 			Else(clientv3.OpGet(t.key)).
@@ -86,7 +85,7 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 			// etcd client, which repeats some by itself.
 			t.late()
 		}
-		return err
+		return resp, err
 	})
 	if err != nil {
 		return ahead{}, t.leaseGone(err)

@@ -61,7 +61,7 @@ func (m *mirror) run(ctx context.Context) error {
 // does one that is ahead of a store restored from a backup. Where the read knows more, and goes on to a little later, the
 // pass ends and the next one opens its watch on another stream.
 func (m *mirror) pass(ctx context.Context, w *rpc.Watch) error {
-	if _, err := w.Start(ctx, m.q.c, m.q.LeaveStream, m.keys.prefix, clientv3.WithPrefix()); err != nil {
+	if _, err := w.Start(ctx, m.q.c, m.keys.prefix, clientv3.WithPrefix()); err != nil {
 		return err
 	}
 	if err := m.list(ctx); err != nil {
@@ -80,7 +80,7 @@ func (m *mirror) pass(ctx context.Context, w *rpc.Watch) error {
 			m.apply(events)
 		case <-again.C:
 			if !m.told() {
-				m.q.LeaveStream(w.Stream)
+				w.LeaveStream(m.q.c)
 				return rpc.ErrUnanswered
 			}
 			all, _, rev, err := m.keys.List(ctx, m.q.c)
@@ -88,7 +88,7 @@ func (m *mirror) pass(ctx context.Context, w *rpc.Watch) error {
 			case err != nil:
 				return err
 			case rev < m.rev: // a restored store: what is known is of another history
-				m.q.LeaveStream(w.Stream)
+				w.LeaveStream(m.q.c)
 				return rpc.ErrUnanswered
 			}
 			again.Reset(every)

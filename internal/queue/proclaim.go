@@ -6,6 +6,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // Proclaim changes the ticket's value; turn lets one call follow another. Each request names the revision of the value
@@ -49,13 +50,12 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 // replaceValue replaces the value that was written at mod, or returns the ticket as it is.
 func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (resp *clientv3.TxnResponse, err error) {
 	c := t.group.q.c
-	err = c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Txn(ctx).
+	resp, err = rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", mod)).
 			Then(clientv3.OpPut(t.key, value, clientv3.WithLease(t.lease.ID))).
 			Else(clientv3.OpGet(t.key)).
 			Commit()
-		return err
 	})
 	return resp, t.leaseGone(err)
 }

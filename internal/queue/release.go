@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file has what a holder can do with its ticket.
@@ -114,10 +115,8 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
 	c := t.group.q.c
-	var resp *clientv3.GetResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Get(ctx, t.key, clientv3.WithKeysOnly())
-		return err
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return c.Get(ctx, t.key, clientv3.WithKeysOnly())
 	})
 	if err != nil && t.hold.Err() == nil {
 		return err

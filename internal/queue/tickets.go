@@ -107,21 +107,6 @@ func (q *Tickets) Keys(l *Lease) (keys []string) {
 	return keys
 }
 
-// LeaveStream moves watches from stream gen to a new one, unless somebody has moved them already. Everyone of this
-// Session that watches another's ticket begins anew there; those of other Sessions follow when they next look.
-func (q *Tickets) LeaveStream(gen int64) {
-	if !q.c.LeaveStream(gen) {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, t := range q.lease.tickets {
-		if t.state == waiting && t.near.key != "" {
-			t.recheckLocked()
-		}
-	}
-}
-
 // group is a Session's tickets of one name, from the first to the last of them.
 type group struct {
 	q *Tickets

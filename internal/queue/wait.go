@@ -209,16 +209,11 @@ func (t *Ticket) standBehind(pred *Ticket) {
 	pred.next = t
 }
 
-// rechecked looks again because a check found the near ticket gone. A watch that has not told by now is taken for stuck.
-// Nothing is asked of etcd when this ticket itself was found gone, or when the watches have moved to another stream: a
-// watch that opens there has what it missed read anyway.
+// rechecked looks again because a check found the near ticket gone, unless it was this ticket itself. A watch that has not
+// told by now is taken for stuck.
 func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead, error) {
-	q, gen := t.group.q, near.Stream
-	switch {
-	case t.isGone():
+	if t.isGone() {
 		return a, errRequeue
-	case gen != q.c.Stream():
-		return a, nil
 	}
 	a, err := t.look(ctx, 0)
 	if err != nil {
@@ -234,7 +229,7 @@ func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead,
 		}
 	default:
 	}
-	q.LeaveStream(gen)
+	near.LeaveStream(t.group.q.c)
 	return a, nil
 }
 
@@ -253,7 +248,7 @@ func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from i
 		return 0, nil
 	}
 	f.generation = p
-	return f.Start(ctx, q.c, q.LeaveStream, p.key, clientv3.WithFilterPut())
+	return f.Start(ctx, q.c, p.key, clientv3.WithFilterPut())
 }
 
 // goneAt takes one answer off the watch: the revision at which the generation was deleted, 0 if it was not. A watch that
