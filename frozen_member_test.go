@@ -69,7 +69,7 @@ func TestTimeAFrozenMemberHoldsARequestUpOnce(t *testing.T) {
 					require.Less(t, time.Since(called), twoTries, "the put, and a look if both copies of it arrived")
 					time.Sleep(5 * time.Millisecond)
 				}
-				require.Less(t, time.Since(begin), 3*twoTries, "it lingers: a watch is open, and a list was read")
+				require.Less(t, time.Since(begin), 5*time.Second, "it lingers: a watch is open, and a list was read")
 
 				// The waiter learns its turn by a watch, or by the check beside a renewal.
 				begin = time.Now()

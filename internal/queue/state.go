@@ -92,7 +92,7 @@ func (t *Ticket) goneLocked(at int64) {
 		return
 	}
 	t.goneAt = at
-	t.group.goneAt = max(t.group.goneAt, at, t.rev) // in any case after its creation
+	t.group.goneAt = max(t.group.goneAt, at)
 	t.group.dropLocked()
 }
 

@@ -60,7 +60,7 @@ type generation struct {
 func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, takenUp bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := q.groups[name].takeUpLocked(l, k); t != nil {
+	if t := q.groups[name].takeUpLocked(k); t != nil {
 		return t, true
 	}
 	g := q.groupLocked(name)
