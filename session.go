@@ -52,8 +52,7 @@ type Session struct {
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
 //
-// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it; so has a request that was not
-// answered, two. Do and Run have one while they
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. Do and Run have one while they
 // release after the end of their context, which ends when they return. The end of the client runs end in one, which Close
 // awaits. The Sessions of one etcd client share one more, which keeps their watch stream open from the first wait on; the
 // last of them ends and awaits it. What timers and the ends of contexts start does not wait for anything.

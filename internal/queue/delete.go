@@ -137,7 +137,7 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 // deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
 // alone tells little: the ticket is gone, but who removed it shows only when all have been answered.
 type deletions struct {
-	out     int   // under way
+	out     int32 // under way
 	found   bool  // one of them found the ticket
 	unknown bool  // one may have found it: it was not answered, or so late that the etcd client may have repeated it
 	refused error // what etcd said that no retry will mend

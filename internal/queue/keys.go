@@ -13,13 +13,12 @@ import (
 
 // Keys is where the tickets of one name are in etcd: the keys directly under it. Keys further down belong to names that
 // nest in it.
-type Keys struct {
-	Name   string
-	prefix string
-}
+type Keys struct{ prefix string }
 
 // KeysOf returns the keys of a name.
-func KeysOf(name string) Keys { return Keys{Name: name, prefix: name + "/"} }
+func KeysOf(name string) Keys { return Keys{name + "/"} }
+
+func (k Keys) name() string { return k.prefix[:len(k.prefix)-1] }
 
 // ticket is the key of a ticket. The word of its class comes first.
 func (k Keys) ticket(c Class, id clientv3.LeaseID, n uint64) string {

@@ -117,6 +117,6 @@ func (t *Ticket) Removed(at int64) {
 	q.mu.Unlock()
 	if hold != nil {
 		hold.Lose()
-		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.Name, "ticket", t.key, "token", t.rev)
+		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.name(), "ticket", t.key, "token", t.rev)
 	}
 }

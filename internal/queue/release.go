@@ -20,13 +20,15 @@ import (
 // nil says that the ticket is gone, or that it lingers. lease.ErrLost, ErrClosed and rpc.ErrClientClosed say why the hold
 // had ended before; everything else matches ErrUnconfirmed.
 func (t *Ticket) Release(ctx context.Context, again bool) error {
+	var lost error
+	if !again {
+		if lost = t.hold.Release(); lost == nil && t.lingers() {
+			return nil
+		}
+	}
 	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
 	defer enough.Stop()
 	if !again {
-		lost := t.hold.Release()
-		if lost == nil && t.lingers() {
-			return nil
-		}
 		if ctx.Err() == nil {
 			t.leaveNow(ctx)
 		}

@@ -21,7 +21,7 @@ import (
 //	left     gone     its deletion is confirmed
 //	any      gone     its lease is over; or it was never put; or somebody else removed it; or the next hold took it up
 
-type state int
+type state uint8
 
 const (
 	sending state = iota // its put may or may not have arrived

@@ -32,16 +32,17 @@ type Ticket struct {
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
 	state     state
-	rev       int64         // create revision: the fencing token; 0 while sending
-	near      generation    // while waiting: the ticket of another Session that it waits for
-	next      *Ticket       // the ticket of this Session that waits for this one in memory
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
 	handed    bool          // its hold went on in memory
+	rev       int64         // create revision: the fencing token; 0 while sending
+	near      generation    // while waiting: the ticket of another Session that it waits for
+	next      *Ticket       // the ticket of this Session that waits for this one in memory
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
+	opening   func()        // ends its opening of watches, for the same reason; see opens
 	hold      *lease.Hold   // once held
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
@@ -124,6 +125,9 @@ func (t *Ticket) recheckNow() {
 func (t *Ticket) recheckLocked() {
 	select {
 	case t.recheck <- struct{}{}:
+		if t.opening != nil {
+			t.opening()
+		}
 	default: // it has been asked already, or never waited
 	}
 }

@@ -113,17 +113,17 @@ type group struct {
 	Keys
 
 	// Guarded by the Tickets' mu.
-	refs     int       // tickets that are not gone
+	refs     int32     // tickets that are not gone
+	flushes  int16     // runs of deletions under way
+	asking   bool      // who holds, see askWhoHolds
 	counter  counter   // of their names
 	holder   *Ticket   // the one that holds, as far as is known: one that was removed may have been granted after it
 	idle     *Ticket   // the one that idles
 	others   *others   // who else queues, while that matters
 	toDelete []*Ticket // left, in that order
 	goneAt   int64     // the revision of the last confirmed deletion
-	flushes  int       // runs of deletions under way
 	lastErr  error     // what the last deletion failed with
 
-	asking bool          // who holds, see askWhoHolds
 	seen   *Contender    // who was seen to hold
 	seenAt lease.Instant // when
 }
@@ -145,6 +145,6 @@ func (g *group) dropLocked() {
 	case g.others != nil:
 		g.others.rest.Reset(g.q.linger)
 	default:
-		delete(g.q.groups, g.Name)
+		delete(g.q.groups, g.name())
 	}
 }

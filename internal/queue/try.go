@@ -81,7 +81,7 @@ func (g *group) settle(ctx context.Context) error {
 	for first := true; ; first = false {
 		q.mu.Lock()
 		g.dropDeletedLocked()
-		if n := len(g.toDelete); n == 0 || g.refs > n+1 {
+		if n := len(g.toDelete); n == 0 || int(g.refs) > n+1 {
 			q.mu.Unlock()
 			return nil
 		}

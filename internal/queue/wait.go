@@ -109,10 +109,13 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from
 	}
 	ctx, release := t.lease.Bound(ctx, errRequeue)
 	defer release()
-	ctx, rechecked := t.untilRecheck(ctx)
 	q.c.KeepStreamOpen(t.group.prefix)
-	from, ended, err = t.open(ctx, near, far, a)
-	if rechecked() {
+	asked := t.opens(release)
+	if !asked {
+		from, ended, err = t.open(ctx, near, far, a)
+	}
+	if t.opens(nil) {
+		<-t.recheck
 		return 0, nil, errRecheck
 	}
 	return from, ended, err
@@ -140,20 +143,14 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from i
 	return max(from, goneAt), nil, nil
 }
 
-// untilRecheck returns ctx, ended early when the waiter is asked to look again; release tells whether it was.
-func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, release func() (asked bool)) {
-	until, cancel := context.WithCancel(ctx)
-	asked := make(chan bool, 1)
-	go func() { // ends with release, which waits for it
-		select {
-		case <-t.recheck:
-			cancel()
-			asked <- true
-		case <-until.Done():
-			asked <- false
-		}
-	}()
-	return until, func() bool { cancel(); return <-asked }
+// opens says that the watches of a waiter are being opened: who asks it to look again calls cancel. Afterwards, with nil, it
+// reports whether somebody has asked.
+func (t *Ticket) opens(cancel func()) (asked bool) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.opening = cancel
+	return len(t.recheck) > 0
 }
 
 // waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where a handoff in memory is

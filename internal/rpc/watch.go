@@ -67,6 +67,8 @@ func (w *Watch) Start(ctx context.Context, c *Client, key string, opts ...client
 			return w.after, nil
 		case c.Closed():
 			return 0, ErrClientClosed
+		case errors.Is(err, ErrUnanswered) && c.streams.now.Load() != now:
+			continue // somebody else has left the stream, and tries two: a crowd need not
 		case errors.Is(err, ErrUnanswered):
 			c.streams.leave(now)
 			if again {
