@@ -37,10 +37,10 @@ func (g *group) flushLocked() {
 	}
 }
 
-// flushBesideLocked starts a second flush after an attempt that was not answered: of two that are sent at once, one
-// meets another member than the one that may be frozen. See rpc.Retry.
-func (g *group) flushBesideLocked() {
-	if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes == 1 {
+// flushBesideLocked starts one flush more after an attempt that was not answered, if they are not too many then: of two
+// that are sent at once, one meets another member than the one that may be frozen. See rpc.Retry.
+func (g *group) flushBesideLocked(most int16) {
+	if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes < most {
 		g.flushes++
 		g.flushLocked()
 	}
@@ -65,7 +65,7 @@ func (g *group) flush() {
 			return
 		default:
 			q.mu.Lock()
-			g.flushBesideLocked()
+			g.flushBesideLocked(2)
 			q.mu.Unlock()
 		}
 	}

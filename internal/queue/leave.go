@@ -56,7 +56,7 @@ func (t *Ticket) leaveNow(ctx context.Context) {
 		q.mu.Lock()
 		t.group.flushLocked()
 		if ctx.Err() == nil {
-			t.group.flushBesideLocked()
+			t.group.flushBesideLocked(maxFlushes)
 		}
 		q.mu.Unlock()
 	}
