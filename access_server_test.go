@@ -30,6 +30,13 @@ import (
 // v3lock and v3election services. It returns its endpoint.
 func newServer(t *testing.T, configure func(*embed.Config)) string {
 	t.Helper()
+	endpoint, _ := startServer(t, configure)
+	return endpoint
+}
+
+// startServer is newServer with a way to end the member before the test.
+func startServer(t *testing.T, configure func(*embed.Config)) (endpoint string, stop func()) {
+	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.UnsafeNoFsync = true
@@ -44,13 +51,14 @@ func newServer(t *testing.T, configure func(*embed.Config)) string {
 	}
 	member, err := embed.StartEtcd(cfg)
 	require.NoError(t, err)
-	t.Cleanup(member.Close)
+	stop = sync.OnceFunc(member.Close)
+	t.Cleanup(stop)
 	select {
 	case <-member.Server.ReadyNotify():
 	case <-soon(t).Done():
 		require.Fail(t, "etcd did not start")
 	}
-	return member.Clients[0].Addr().String()
+	return member.Clients[0].Addr().String(), stop
 }
 
 // dial returns a client that is closed with the test. What cfg leaves out is as the README says.

@@ -41,6 +41,7 @@ func (w *world) finish(actors, forces *sync.WaitGroup) {
 		w.close(sl, sl.s)
 	}
 	w.empty("when all is closed")
+	w.judgeHeard()
 	w.down()
 }
 

@@ -141,11 +141,29 @@ func (w *world) reopen(r *rand.Rand) {
 		w.pause(some(r, w.ttl))
 		client = w.newClient(r)
 	}
+	if r.IntN(2) == 0 {
+		w.shutdown(r, sl, s)
+	}
 	w.close(sl, s)
 	w.mu.Lock()
 	sl.client = client
 	w.mu.Unlock()
 	for !w.open(sl, r) {
+	}
+}
+
+// shutdown gives those who hold some time to finish.
+func (w *world) shutdown(r *rand.Rand, sl *slot, s *Session) {
+	w.mu.Lock()
+	w.closing[s] = true
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), some(r, 2*w.ttl))
+	defer cancel()
+	c := w.calling(ctx, sl.id, "Shutdown")
+	err := s.Shutdown(ctx)
+	w.returned(c, err)
+	if s.leases.current().Context().Err() == nil {
+		w.violate("goes on", "s%d after Shutdown: %v", sl.id, err)
 	}
 }
 

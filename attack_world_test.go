@@ -33,6 +33,7 @@ type world struct {
 	log        []string
 	violations []violation
 	slots      []*slot
+	heard      []*heard
 	clients    map[int]*attackClient
 	running    map[*call]struct{}
 	beliefs    map[*belief]struct{}
@@ -159,7 +160,9 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), w.ttl)
 	defer cancel()
 	c := w.calling(ctx, sl.id, "NewSession")
-	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger))
+	told := &heard{slot: sl, ttl: w.ttl, holds: map[ticketID]int{}}
+	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger),
+		WithHooks(told.hooks()))
 	w.returned(c, err)
 	if err != nil {
 		return false
@@ -176,6 +179,8 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	sl.s, sl.locks, sl.leads = s, locks, leads
+	told.s = s
+	w.heard = append(w.heard, told)
 	return true
 }
 

@@ -43,7 +43,7 @@ func TestTimeAnEtcdThatTakesFewOperationsInOneTxnIsAskedInSmallerParts(t *testin
 	for _, limit := range []int{64, 3} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
-				e.maxOps = limit
+				e.SetMaxTxnOps(limit)
 				s := e.session(t, WithTTL(2*time.Second))
 				all := lockedMany(t, s, 300)
 				until(time.Now().Add(20 * time.Second))
@@ -67,9 +67,7 @@ func TestTimeAnEtcdThatTakesFewOperationsInOneTxnIsAskedInSmallerParts(t *testin
 				wg.Wait()
 				until(time.Now().Add(20 * time.Second))
 				requireHeld(t, all)
-				e.mu.Lock()
-				require.Len(t, e.keys, len(all))
-				e.mu.Unlock()
+				require.Len(t, e.Keys(""), len(all))
 			})
 		})
 	}
@@ -77,12 +75,12 @@ func TestTimeAnEtcdThatTakesFewOperationsInOneTxnIsAskedInSmallerParts(t *testin
 
 func TestTimeWhatIsDeletedKeyByKeyIsSentInPartsThatEtcdTakes(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
-		e.maxOps = 5
+		e.SetMaxTxnOps(5)
 		s := e.session(t)
 		lockedMany(t, s, 70)
 		e.only("revoke", fault{err: errDenied})
 		require.NoError(t, s.Close())
-		require.Empty(t, e.keys)
+		require.Empty(t, e.Keys(""))
 	})
 }
 
@@ -127,7 +125,7 @@ func TestTimeALostLeaseIsNoticedWithinATwentiethOfTheTTL(t *testing.T) {
 				s := e.session(t, WithTTL(time.Minute))
 				all := lockedMany(t, s, 2*queue.Few)
 				until(time.Now().Add(age))
-				e.expire(s.Lease()) // an operator's revoke
+				e.Expire(int64(s.Lease())) // an operator's revoke
 				revoked := time.Now()
 				for _, m := range all {
 					<-m.Context().Done()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -81,4 +82,37 @@ func TestASessionThatGetsNoLeaseSaysWhy(t *testing.T) {
 			require.ErrorIs(t, <-ended, context.Canceled)
 		})
 	}
+}
+
+func TestCallsSayThatTheConnectionIsRefused(t *testing.T) {
+	endpoint, stop := startServer(t, nil)
+	var log diary
+	s := newSession(t, dial(t, endpoint, clientv3.Config{}), etcdlock.WithTTL(3*time.Second),
+		etcdlock.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	held, led := etcdlock.NewMutex(s, "refused/held"), etcdlock.NewElection(s, "refused/led")
+	require.NoError(t, held.Lock(soon(t)))
+	require.NoError(t, led.Campaign(soon(t), "v"))
+	stop()
+	for call, f := range map[string]func(context.Context) error{
+		"Lock":     etcdlock.NewMutex(s, "refused/free").Lock,
+		"Unlock":   held.Unlock,
+		"Resign":   led.Resign,
+		"Campaign": func(ctx context.Context) error { return etcdlock.NewElection(s, "refused/free").Campaign(ctx, "v") },
+		"Holder":   func(ctx context.Context) error { _, err := held.Holder(ctx); return err },
+	} {
+		refused(t, call, f, endpoint)
+	}
+	eventually(t, func() bool { return strings.Contains(log.String(), "lease lost") }, "a warning")
+	assert.Contains(t, log.String(), "connection refused")
+	refused(t, "Lock after the loss", etcdlock.NewMutex(s, "refused/free").Lock, endpoint)
+}
+
+// refused checks that the error of a call tells which connection was refused, once the client has tried to make it anew.
+func refused(t *testing.T, call string, f func(context.Context) error, endpoint string) {
+	t.Helper()
+	eventually(t, func() bool {
+		err := f(within(t, 300*time.Millisecond))
+		require.Error(t, err, call)
+		return strings.Contains(err.Error(), endpoint) && strings.Contains(err.Error(), "connection refused")
+	}, "%s tells why", call)
 }

@@ -18,14 +18,24 @@ type Contender struct {
 	Lease clientv3.LeaseID
 	// Key is the ticket's key in etcd.
 	Key string
+	// Class says with whom it can share its turn: "" with nobody (a Mutex, an Election, the write side of an RWMutex, a
+	// foreign key), "read" with all readers, "2 of 10" with permits of the same 10, of which it takes 2.
+	Class string
 }
 
 func contender(c *queue.Contender) Contender {
-	return Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key}
+	return Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key, Class: c.Class()}
 }
 
-// Holder asks etcd who has the lock, whoever that is; ErrNotHeld if nobody has. It retries while etcd is away, until
-// ctx ends.
+// Holders asks etcd who has the lock: nobody, a writer, or any number of readers, in the order in which they queued. It
+// retries while etcd is away, until ctx ends.
+func (m *RWMutex) Holders(ctx context.Context) ([]Contender, error) {
+	holders, _, err := m.contenders(ctx, "holders of")
+	return holders, err
+}
+
+// Holder asks etcd who has the lock, whoever that is; ErrNotHeld if nobody has. Where several share it (see RWMutex), it
+// is the one that queued first. It retries while etcd is away, until ctx ends.
 func (m *Mutex) Holder(ctx context.Context) (Contender, error) {
 	holders, _, err := m.contenders(ctx, "holder of")
 	if err == nil && len(holders) == 0 {

@@ -236,3 +236,37 @@ func TestGoroutinesOfOneSessionHandOffInMemory(t *testing.T) {
 	assert.Less(t, sent["Txn"], 2*320, "deletions are sent together")
 	assert.GreaterOrEqual(t, sent["Txn"], 320, "each hold has a ticket and a token of its own")
 }
+
+func TestAFreeLockAllIsOneRequestAndOneCommitForAnyNumberOfNames(t *testing.T) {
+	clus := newCluster(t, 1)
+	client, tp := newTappedClient(t, clus)
+	s := newSession(t, client, etcdlock.WithTTL(time.Minute))
+	for _, n := range []int{1, 8, 63} {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprint("all/", i)
+		}
+		for what, take := range map[string]func(context.Context, *etcdlock.Session, ...string) (*etcdlock.Hold, error){
+			"LockAll": etcdlock.LockAll, "TryLockAll": etcdlock.TryLockAll,
+		} {
+			one := func(f func() error) {
+				t.Helper()
+				rev, entries := revision(t, clus.Client(0)), raftIndex(t, clus)
+				tp.requests()
+				require.NoError(t, f())
+				assert.Equal(t, map[string]int{"Txn": 1}, tp.requests(), "%s %d", what, n)
+				assert.Equal(t, rev+1, revision(t, clus.Client(0)), "%s %d", what, n)
+				assert.Equal(t, entries+1, raftIndex(t, clus), "%s %d", what, n)
+			}
+			var h *etcdlock.Hold
+			one(func() (err error) { h, err = take(soon(t), s, names...); return err })
+			tp.requests()
+			require.NoError(t, h.Verify(soon(t)))
+			assert.Equal(t, map[string]int{"Txn": 1}, tp.requests(), "%s %d", what, n)
+			resp, err := client.Txn(soon(t)).If(h.IsOwner()...).Then(clientv3.OpPut("guarded", "")).Commit()
+			require.NoError(t, err)
+			assert.True(t, resp.Succeeded)
+			one(func() error { return h.Release(soon(t)) })
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 // confirmed the release. Once ctx is over and fn has returned, Do waits a second for that at most; the release goes on
 // in the background. Look for ErrLost before you filter out context.Canceled: an fn whose hold was lost returns that,
 // too. A panic or runtime.Goexit in fn releases the lock and goes on.
-func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) error {
 	if err := m.needs(ctx, "do", fn); err != nil {
 		return err
 	}
@@ -26,6 +26,24 @@ func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) (err
 	if err != nil {
 		return err
 	}
+	return m.under(ctx, t, fn)
+}
+
+// TryDo is Do if the lock is free and nobody waits for it. Else fn is not called, and TryDo says at once who has the lock,
+// with TryLock's error.
+func (m *Mutex) TryDo(ctx context.Context, fn func(ctx context.Context) error) error {
+	if err := m.needs(ctx, "do", fn); err != nil {
+		return err
+	}
+	t, err := m.tryLock(ctx)
+	if err != nil {
+		return err
+	}
+	return m.under(ctx, t, fn)
+}
+
+// under runs fn under the hold of t and releases it.
+func (m *Mutex) under(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error) {
 	defer func() { err = errors.Join(err, m.releaseAfter(ctx, t)) }()
 	return m.work(ctx, t, fn)
 }
@@ -55,7 +73,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		return err
 	}
 	for {
-		t, err := e.campaign(ctx, value)
+		t, err := e.campaign(ctx, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 		if err != nil {
 			return err
 		}
@@ -63,12 +81,12 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		switch {
 		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
+		case !lost:
+			return err // a Session that waits for this one has no part in it
 		case e.s.over() != nil:
 			return errors.Join(err, e.failed("run", e.s.over()))
-		case !lost:
-			return err
 		}
-		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.name, "token", t.Token(), "error", err)
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.shown(), "token", t.Token(), "error", err)
 	}
 }
 

@@ -11,7 +11,7 @@
 //     can by its own rules have given the key to anyone else. Asking Err consults the clock, so that a process that
 //     was stopped learns of it on its first question after waking. Contexts derived from it learn by a timer, which
 //     may run a little later: before you write, ask the one that the hold gave you.
-//   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold of the same name. Send
+//   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold that excludes it. Send
 //     it along with each write, and let the store refuse a token below the greatest that it has seen: then a late
 //     write is harmless.
 //   - For writes to etcd itself, [Mutex.IsOwner] is a guard: a transaction with it commits only while the hold
@@ -24,12 +24,12 @@
 //
 // A hold hangs on its Session's lease, and the lease is relied on until
 //
-//	S + min(TTL asked, TTL granted) - TTL/20
+//	S + min(TTL asked, TTL granted) - TTL/20 - margin
 //
 // by the local monotonic clock. A renewal is a linearizable read and a keepalive. S is when the earlier of the two was
 // sent, for the last renewal that etcd acknowledged. It is never the moment at which an answer arrived, so a slow network
 // shortens a hold and cannot stretch it. The TTL/20 covers a local clock that runs slower than etcd's, and a busy
-// scheduler. Renewals are due every third of the smaller TTL. A holder that cannot reach etcd gives up at the bound.
+// scheduler. The margin is that of [WithMargin], 0 by default. Renewals are due every third of the smaller TTL. A holder that cannot reach etcd gives up at the bound.
 //
 // On Linux the clock counts the time that the machine was suspended. Elsewhere a machine that slept may believe in a
 // hold for as long as it slept, and the token is what is left.
@@ -56,7 +56,7 @@
 //
 // [Mutex.Do] locks, runs, waits for the work to end and only then releases; [Election.Run] does the same for a
 // service that should have one leader, and campaigns again after a loss. Lock, TryLock, Unlock, Campaign and Resign
-// are the same by hand.
+// are the same by hand. [Session.Close] ends every hold; [Session.Shutdown] waits until they have been released.
 //
 // # What an error means
 //
@@ -69,6 +69,7 @@
 // # In etcd
 //
 // A contender for "name" is a key "name/<lease in hex>-<n>" that hangs on its Session's lease. The key with the
-// lowest create revision holds; the others wait in that order. This is the layout of etcd's own concurrency package,
+// lowest create revision holds; the others wait in that order. Those that share their turn say so right after the name: a
+// reader is "name/read-<lease in hex>-<n>", and readers hold together where nobody else is ahead of them. This is the layout of etcd's own concurrency package,
 // so that the two, and etcdctl lock and elect, can queue for one name.
 package etcdlock

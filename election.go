@@ -18,6 +18,7 @@ type Election struct {
 
 	candidate bool          // a Campaign is queued; guarded by mu
 	proclaims chan struct{} // full while a Proclaim is under way
+	seen      queue.Seen    // who was in the way of the last TryCampaign; guarded by mu
 }
 
 // Leader is the state of an election: who leads. The zero Leader stands for nobody.
@@ -44,13 +45,30 @@ func (e *Election) Name() string { return e.name }
 //
 // An error means that the value does not lead and that no ticket stays in the queue, as for Mutex.Lock, with the same
 // errors. ErrCampaigning is returned at once if the value is a candidate or leads already; after a loss, Campaign
-// queues anew.
+// queues anew. A candidate that finds a reader or a permit ahead of it is told that the name is not an election's.
 func (e *Election) Campaign(ctx context.Context, value string) error {
-	_, err := e.campaign(ctx, value)
+	_, err := e.campaign(ctx, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 	return err
 }
 
-func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, error) {
+// TryCampaign makes this value the leader if nobody leads and nobody waits to, and else says at once who does. Its costs and
+// its errors are those of Mutex.TryLock, and ErrCampaigning as for Campaign.
+func (e *Election) TryCampaign(ctx context.Context, value string) error {
+	_, err := e.campaign(ctx, func() (*queue.Ticket, error) {
+		t, by, err := e.try(ctx, e.orIdentity(value), &e.mu, &e.seen)
+		switch {
+		case by != nil && by.Class() != "":
+			err = e.failed("campaign", queue.ErrShared)
+		case by != nil:
+			err = e.lockedBy(by)
+		}
+		return t, err
+	})
+	return err
+}
+
+// campaign makes a candidate of the value while take gets it the lead.
+func (e *Election) campaign(ctx context.Context, take func() (*queue.Ticket, error)) (*queue.Ticket, error) {
 	if err := e.begin(ctx, e.of().take); err != nil {
 		return nil, err
 	}
@@ -68,7 +86,7 @@ func (e *Election) campaign(ctx context.Context, value string) (*queue.Ticket, e
 		defer e.mu.Unlock()
 		e.candidate = false
 	}()
-	t, err := e.acquire(ctx, e.orIdentity(value))
+	t, err := take()
 	if err == nil {
 		e.adopt(t) // nobody else adopts: there is one candidate, and it came without a hold
 	}
@@ -115,7 +133,7 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 		return Leader{}, err
 	}
 	all, _, err := e.list(ctx)
-	if err == nil && len(all) == 0 {
+	if err == nil && (len(all) == 0 || all[0].Class() != "") {
 		err = ErrNoLeader
 	}
 	if err != nil {
@@ -124,9 +142,10 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 	return leader(all[0]), nil
 }
 
-// leader is what a contender that is first leads with; the zero Leader for nobody.
+// leader is what a contender that is first leads with; the zero Leader for nobody. Readers and permits lead nothing: the
+// name is not an election's.
 func leader(first *queue.Contender) Leader {
-	if first == nil {
+	if first == nil || first.Class() != "" {
 		return Leader{}
 	}
 	return Leader{Value: first.Value, Token: first.Rev, Key: first.Key}

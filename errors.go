@@ -19,7 +19,7 @@ var (
 	// before the release shows when etcd answers that the ticket was not there; where an answer was lost or late,
 	// that cannot be told from a repeated request, and the release counts.
 	ErrLost = lease.ErrLost
-	// ErrClosed says that the Session is closed, or was closed during the call.
+	// ErrClosed says that the Session is closed or shutting down, or began to during the call.
 	ErrClosed = queue.ErrClosed
 	// ErrClientClosed says that the Session is over because the etcd client, which belongs to the caller, was closed.
 	ErrClientClosed = rpc.ErrClientClosed
@@ -51,27 +51,34 @@ type LockedError struct {
 	Token int64
 	// Key is the holder's ticket in etcd, empty where it is not known.
 	Key string
+	// Class says with whom the holder shares its turn, as Contender.Class does.
+	Class string
 
 	why string // instead of "locked by", where that would name the caller
 }
 
-// Error names the lock and its holder.
+// Error names the lock and its holder; what is long it shortens.
 func (e *LockedError) Error() string {
-	by := e.why
+	key, by := queue.Short(e.Key), e.why
 	switch {
 	case by != "":
 	case e.Holder != "":
-		by = fmt.Sprintf("locked by %q", e.Holder)
+		by = fmt.Sprintf("locked by %q", queue.Short(e.Holder))
 	default:
 		by = "locked by another"
 	}
-	switch {
-	case e.Key != "" && e.Token != 0:
-		by += fmt.Sprintf(" (ticket %q, token %d)", e.Key, e.Token)
-	case e.Key != "":
-		by += fmt.Sprintf(" (ticket %q)", e.Key)
+	if e.Key != "" {
+		by += " ("
+		if e.Class != "" {
+			by += e.Class + ", "
+		}
+		by += fmt.Sprintf("ticket %q", key)
+		if e.Token != 0 {
+			by += fmt.Sprintf(", token %d", e.Token)
+		}
+		by += ")"
 	}
-	return fmt.Sprintf("etcdlock: %q: %s", e.Name, by)
+	return fmt.Sprintf("etcdlock: %q: %s", queue.Short(e.Name), by)
 }
 
 // Is makes errors.Is(err, ErrLocked) true.

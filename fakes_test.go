@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,25 +13,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
-	"github.com/etcdlock/etcdlock/internal/rpc"
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
-// This file has an etcd in memory for tests of time, which run in a bubble where the real client cannot: revisions,
-// leases that expire, transactions that compare create revisions, watches, and one knob that bends the answers.
+// This file is what tests of time say to the etcd in memory: few words for the faults that they want, and counts of requests.
 
 // fault is what happens to one request.
 type fault struct {
 	lost  bool          // it never arrives; the caller waits for its own context
-	err   error         // it is refused at once
+	err   error         // it is refused, at once or after the time below
 	after time.Duration // it takes effect at once and is answered that much later
 	again time.Duration // it takes effect once more that much later, and that answer counts
-	term  uint64        // the raft term in the answer, 1 if 0
+	newer uint64        // how many terms the answer's is ahead
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
 	never bool          // a keepalive is answered by a leader that never heard of the lease
 }
@@ -39,58 +37,82 @@ var errDenied = rpctypes.ErrPermissionDenied
 
 var errAway = status.Error(codes.Unavailable, "connection refused")
 
+// firstTerm is the raft term that a cluster begins with.
+const firstTerm = 2
+
 // etcd is the server. The names of its calls are grant, keepalive, revoke, ttl, read, write and watch.
 type etcd struct {
-	pb.KVClient // of which Range, DeleteRange and Txn are there
-	clientv3.Lease
+	*memetcd.Server
 
-	mu      sync.Mutex // guards what follows; never held while waiting
-	bend    func(call string) fault
-	rev     int64
-	keys    map[string]*mvccpb.KeyValue
-	leases  map[clientv3.LeaseID]*fakeLease
-	watches map[*fakeWatch]struct{}
-	calls   map[string]int
-	last    map[string]time.Time // when the latest of each call arrived
-	maxOps  int                  // --max-txn-ops, if not 0
-	denied  string               // a key that may not be read
-	stream  string               // which one the latest watch was for
+	mu     sync.Mutex // guards what follows
+	bend   func(call string) fault
+	calls  map[string]int
+	last   map[string]time.Time // when the latest of each call was sent
+	denied string               // a key that may not be read
 
 	slept atomic.Int64 // how long the machine was suspended
-}
-
-type fakeLease struct {
-	ttl    time.Duration
-	expiry *time.Timer
-}
-
-type fakeWatch struct {
-	from, to []byte
-	events   chan clientv3.WatchResponse
 }
 
 // inBubble runs f with an etcd and fake time. The machine is never suspended unless f says so.
 func inBubble(t *testing.T, f func(t *testing.T, e *etcd)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		e := &etcd{
-			rev: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[clientv3.LeaseID]*fakeLease{},
-			watches: map[*fakeWatch]struct{}{}, calls: map[string]int{}, last: map[string]time.Time{},
-		}
+		e := &etcd{calls: map[string]int{}, last: map[string]time.Time{}}
+		e.Server = memetcd.New(memetcd.Config{MinTTL: 1, Judge: e.judge})
 		before := lease.Suspended
 		lease.Suspended = func() time.Duration { return time.Duration(e.slept.Load()) }
-		t.Cleanup(func() { lease.Suspended = before })
+		t.Cleanup(func() {
+			lease.Suspended = before
+			e.Close()
+			time.Sleep(time.Second) // for what the client has still to finish
+		})
 		f(t, e)
 	})
+}
+
+// judge counts a request, and bends it.
+func (e *etcd) judge(r memetcd.Request) memetcd.Verdict {
+	call := map[memetcd.Kind]string{memetcd.Range: "read"}[r.Kind]
+	switch r.Kind {
+	case memetcd.Grant, memetcd.KeepAlive, memetcd.Revoke, memetcd.TTL, memetcd.Watch:
+		call = string(r.Kind)
+	case memetcd.Txn, memetcd.Put, memetcd.Delete:
+		call = "read"
+		if r.Write {
+			call = "write"
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls[call]++
+	e.last[call] = time.Now()
+	var f fault
+	if e.bend != nil {
+		f = e.bend(call)
+	}
+	v := memetcd.Verdict{
+		Lost: f.lost, Refuse: f.err, AnswerDelay: f.after, Term: firstTerm + f.newer, TTL: f.ttl, Unheard: f.never,
+	}
+	if call == "keepalive" && f.err == errAway { //nolint:errorlint // this very value
+		v.Lost = true // the client waits for a connection before it opens a stream
+	}
+	if f.err != nil {
+		v.Delay = f.after
+	}
+	if f.again > 0 {
+		v.Again, v.AnswerAgain = []time.Duration{f.again}, true
+	}
+	if e.denied != "" && call == "read" && slices.Contains(r.Keys, e.denied) {
+		v.Refuse = errDenied
+	}
+	return v
 }
 
 func (e *etcd) client(t *testing.T) *clientv3.Client {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // Close comes after the end of the test's own
 	t.Cleanup(cancel)
-	c := clientv3.NewCtxClient(ctx)
-	c.KV, c.Lease, c.Watcher = clientv3.NewKVFromKVClient(e, nil), e, e
-	return c
+	return e.Client(ctx)
 }
 
 // session opens a session that is closed with the test, when etcd is well again.
@@ -101,9 +123,6 @@ func (e *etcd) session(t *testing.T, opts ...Option) *Session {
 	t.Cleanup(func() {
 		e.bends(nil)
 		require.NoError(t, s.Close())
-		for _, l := range e.leases {
-			l.expiry.Stop()
-		}
 	})
 	return s
 }
@@ -130,20 +149,15 @@ func (e *etcd) only(call string, f fault) {
 
 // remove deletes a key as an operator would, behind everybody's back.
 func (e *etcd) remove(key string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.keys[key] == nil {
+	if e.Key(key) == nil {
 		panic("no such key: " + key)
 	}
-	e.rev++
-	e.deleteLocked(key)
+	e.Delete(key)
 }
 
 // removeUntold deletes a key, and no watch tells of it: their member is frozen.
 func (e *etcd) removeUntold(key string) {
-	e.mu.Lock()
-	clear(e.watches)
-	e.mu.Unlock()
+	e.MuteStreams(0)
 	e.remove(key)
 }
 
@@ -153,6 +167,9 @@ func (e *etcd) forbids(key string) {
 	defer e.mu.Unlock()
 	e.denied = key
 }
+
+// has reports whether a key exists.
+func (e *etcd) has(key string) bool { return e.Key(key) != nil }
 
 // count returns how many requests have arrived, of one kind or ("") of all.
 func (e *etcd) count(call string) (n int) {
@@ -171,120 +188,4 @@ func (e *etcd) at(call string) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last[call]
-}
-
-// serve runs one request under the knob. effect runs with mu.
-func (e *etcd) serve(ctx context.Context, call string, effect func(f fault) error) error {
-	e.mu.Lock()
-	e.calls[call]++
-	e.last[call] = time.Now()
-	var f fault
-	if e.bend != nil {
-		f = e.bend(call)
-	}
-	f.term = max(f.term, 1)
-	if f.lost || f.err != nil {
-		e.mu.Unlock()
-		if f.err != nil {
-			return f.err
-		}
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	err := effect(f)
-	if f.again > 0 {
-		e.mu.Unlock()
-		if !rpc.Sleep(ctx, f.again) {
-			return ctx.Err()
-		}
-		e.mu.Lock()
-		err = effect(f)
-	}
-	e.mu.Unlock()
-	if f.after > 0 && !rpc.Sleep(ctx, f.after) {
-		return ctx.Err()
-	}
-	return err
-}
-
-func (e *etcd) header(f fault) *pb.ResponseHeader {
-	return &pb.ResponseHeader{Revision: e.rev, RaftTerm: f.term}
-}
-
-func (e *etcd) Grant(ctx context.Context, ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
-	err = e.serve(ctx, "grant", func(f fault) error {
-		if f.ttl != 0 {
-			ttl = f.ttl
-		}
-		id := clientv3.LeaseID(0x1000 + e.calls["grant"])
-		d := time.Duration(ttl) * time.Second
-		e.leases[id] = &fakeLease{d, time.AfterFunc(d, func() { e.expire(id) })}
-		resp = &clientv3.LeaseGrantResponse{ResponseHeader: e.header(f), ID: id, TTL: ttl}
-		return nil
-	})
-	return resp, err
-}
-
-func (e *etcd) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (resp *clientv3.LeaseKeepAliveResponse, err error) {
-	err = e.serve(ctx, "keepalive", func(f fault) error {
-		l := e.leases[id]
-		if l == nil || f.never { // the client makes an error of it, and keeps the header
-			resp = &clientv3.LeaseKeepAliveResponse{ResponseHeader: e.header(f), ID: id}
-			return rpctypes.ErrLeaseNotFound
-		}
-		l.expiry.Reset(l.ttl)
-		if f.ttl == 0 {
-			f.ttl = int64(l.ttl / time.Second)
-		}
-		resp = &clientv3.LeaseKeepAliveResponse{ResponseHeader: e.header(f), ID: id, TTL: f.ttl}
-		return nil
-	})
-	return resp, err
-}
-
-func (e *etcd) Revoke(ctx context.Context, id clientv3.LeaseID) (*clientv3.LeaseRevokeResponse, error) {
-	err := e.serve(ctx, "revoke", func(fault) error {
-		if e.leases[id] == nil {
-			return rpctypes.ErrLeaseNotFound
-		}
-		e.endLocked(id)
-		return nil
-	})
-	return &clientv3.LeaseRevokeResponse{}, err
-}
-
-func (e *etcd) TimeToLive(ctx context.Context, id clientv3.LeaseID, _ ...clientv3.LeaseOption) (resp *clientv3.LeaseTimeToLiveResponse, err error) {
-	err = e.serve(ctx, "ttl", func(f fault) error {
-		resp = &clientv3.LeaseTimeToLiveResponse{ResponseHeader: e.header(f), ID: id}
-		for key, kv := range e.keys {
-			if kv.Lease == int64(id) {
-				resp.Keys = append(resp.Keys, []byte(key))
-			}
-		}
-		return nil
-	})
-	return resp, err
-}
-
-func (e *etcd) Close() error { return nil }
-
-func (e *etcd) RequestProgress(context.Context) error { return nil }
-
-func (e *etcd) expire(id clientv3.LeaseID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.endLocked(id)
-}
-
-func (e *etcd) endLocked(id clientv3.LeaseID) {
-	if l := e.leases[id]; l != nil {
-		l.expiry.Stop()
-		delete(e.leases, id)
-	}
-	e.rev++
-	for key, kv := range e.keys {
-		if kv.Lease == int64(id) {
-			e.deleteLocked(key)
-		}
-	}
 }

@@ -1,15 +1,14 @@
 package etcdlock
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
-
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
@@ -28,6 +27,7 @@ func TestTimeAHoldIsHandedOnInMemoryOnce(t *testing.T) {
 		e.only("write", fault{lost: true})
 		go func() { errs <- first.Unlock(t.Context()) }()
 		require.NoError(t, <-errs, "handed on")
+		synctest.Wait()
 		e.bends(nil)
 		e.remove(second.Key())
 		go func() { errs <- third.Lock(t.Context()) }()
@@ -46,24 +46,26 @@ func TestTimeAHoldIsHandedOnInMemoryOnce(t *testing.T) {
 
 // A watch on a member that lags still shows the end of an earlier ticket of the key: concurrency uses its keys again.
 func TestTimeTheEndOfAnEarlierTicketOfAKeyGrantsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T, e *etcd) {
-		holder, m := NewMutex(e.session(t), "again"), NewMutex(e.session(t), "again")
-		require.NoError(t, holder.Lock(t.Context()))
+	synctest.Test(t, func(t *testing.T) {
+		etcd := memetcd.New(memetcd.Config{Members: 2})
+		defer etcd.Close()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		s, err := NewSession(ctx, etcd.Client(ctx), WithTTL(time.Hour)) // its first request went to member 0, and so does its watch
+		require.NoError(t, err)
+		const key = "again/foreign"
+		etcd.Put(key, "", 0)
+		etcd.Lag(0)
+		etcd.Delete(key)
+		etcd.Put(key, "", 0)
 		got := make(chan error, 1)
-		go func() { got <- m.Lock(t.Context()) }()
-		queued(t, m.s, "again")
-		key := []byte(holder.Key())
-		e.mu.Lock()
-		for w := range e.watches {
-			if within(key, w.from, w.to) {
-				ev := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: key, ModRevision: holder.Token() - 1}}
-				w.events <- clientv3.WatchResponse{Events: []*clientv3.Event{ev}}
-			}
-		}
-		e.mu.Unlock()
+		go func() { got <- NewMutex(s, "again").Lock(ctx) }()
+		synctest.Wait()
+		etcd.Thaw(0)
 		synctest.Wait()
 		require.Empty(t, got, "two hold")
-		require.NoError(t, holder.Unlock(t.Context()))
+		etcd.Delete(key)
 		require.NoError(t, <-got)
+		require.NoError(t, s.Close())
 	})
 }

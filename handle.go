@@ -73,20 +73,22 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 			h.freed = nil
 		}
 	case h.leaving:
-		t, again, h.leaving = h.latest, true, false
+		t, again = h.latest, true // for everybody who asks until it is known
 	}
 	h.mu.Unlock()
 	if t == nil {
 		return h.failed(h.of().give, h.notHeld())
 	}
 	err := t.Release(ctx, again)
+	if err != nil || again {
+		h.mu.Lock()
+		if h.latest == t {
+			h.leaving = errors.Is(err, ErrUnconfirmed)
+		}
+		h.mu.Unlock()
+	}
 	if err == nil {
 		return nil
-	}
-	if errors.Is(err, ErrUnconfirmed) {
-		h.mu.Lock()
-		h.leaving = h.latest == t
-		h.mu.Unlock()
 	}
 	return h.failed(h.of().give, err)
 }

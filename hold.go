@@ -19,7 +19,7 @@ import (
 // A Hold can end without Release (see ErrLost); Context tells. It never holds again.
 type Hold struct {
 	named
-	ticket *queue.Ticket // nil in a value that nobody has made
+	ticket *queue.Ticket // one stands for all that were taken together; nil in a value that nobody has made
 
 	mu       sync.Mutex // guards what follows; a leaf
 	released bool
@@ -27,7 +27,7 @@ type Hold struct {
 }
 
 // hold is the Hold of a ticket that was granted.
-func (n *named) hold(t *queue.Ticket) *Hold { return &Hold{named: *n, ticket: t} }
+func (n named) hold(t *queue.Ticket) *Hold { return &Hold{named: n, ticket: t} }
 
 // Context returns a context for the work done under the hold. It is over the moment the hold can no longer be relied on;
 // see Mutex.Context.
@@ -47,7 +47,7 @@ func (h *Hold) Token() int64 {
 	return h.ticket.Token()
 }
 
-// Key returns the key of the hold's ticket in etcd.
+// Key returns the key of the hold's ticket in etcd; of a hold of several names, that of the first name in order.
 func (h *Hold) Key() string {
 	if h == nil || h.ticket == nil {
 		return ""
@@ -55,12 +55,20 @@ func (h *Hold) Key() string {
 	return h.ticket.Key()
 }
 
+// Keys returns the keys of all its tickets, in the order of their names: one, unless LockAll returned it.
+func (h *Hold) Keys() []string {
+	if h == nil || h.ticket == nil {
+		return nil
+	}
+	return h.ticket.Keys()
+}
+
 // IsOwner returns a guard for an etcd transaction: If(h.IsOwner()...) lets it commit only while the hold's ticket exists.
 // After the end of the hold it is never true; see Mutex.IsOwner.
 func (h *Hold) IsOwner() []clientv3.Cmp {
 	if h != nil && h.ticket != nil {
-		if cmp, ok := h.ticket.Guard(); ok {
-			return []clientv3.Cmp{cmp}
+		if all := h.ticket.Guards(); all != nil {
+			return all
 		}
 	}
 	return []clientv3.Cmp{never("")}

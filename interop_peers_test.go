@@ -59,6 +59,7 @@ type contender struct {
 
 	try      func(ctx context.Context) (key string, err error) // nil if it cannot; errBusy
 	proclaim func(ctx context.Context, value string) error     // nil if it cannot
+	reads    bool                                              // it shares its turn with others that read
 	// patient says that a take that is cut short may leave its ticket behind, which blocks everyone: the clean-up of
 	// etcd's concurrency package only knows of a ticket whose answer arrived.
 	patient bool
@@ -71,6 +72,35 @@ type maker func(t *testing.T, f *fleet, name, value string) *contender
 
 func lockKinds() []maker {
 	return []maker{ourMutex, ourSharedMutex, concurrencyMutex, etcdctlLock, v3lock}
+}
+
+func readerKinds() []maker {
+	return []maker{
+		func(t *testing.T, f *fleet, name, value string) *contender {
+			t.Helper()
+			return ofReader("reader", etcdlock.NewRWMutex(newSession(t, f.client, etcdlock.WithIdentity(value)), name))
+		},
+		func(_ *testing.T, f *fleet, name, _ string) *contender {
+			return ofReader("reader of a shared Session", etcdlock.NewRWMutex(f.shared, name))
+		},
+	}
+}
+
+func ofReader(kind string, m *etcdlock.RWMutex) *contender {
+	var h *etcdlock.Hold
+	taking := func(take func(context.Context) (*etcdlock.Hold, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (key string, err error) {
+			h, err = take(ctx)
+			if errors.Is(err, etcdlock.ErrLocked) && ctx.Err() == nil {
+				err = errBusy
+			}
+			return h.Key(), err
+		}
+	}
+	return &contender{
+		kind: kind, reads: true, take: taking(m.RLock), try: taking(m.TryRLock),
+		give: func(ctx context.Context) error { return h.Release(ctx) },
+	}
 }
 
 func electionKinds() []maker {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ func TestAMixedFleet(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	t.Run("takes the lock in order", func(t *testing.T) { inOrder(t, f, seed, lockKinds()) })
+	t.Run("readers and writers in phases", func(t *testing.T) { inPhases(t, f, seed) })
+	t.Run("readers and writers at random", func(t *testing.T) { atRandom(t, f, seed, append(lockKinds(), readerKinds()...), nil) })
 	t.Run("leads in order", func(t *testing.T) { inOrder(t, f, seed, electionKinds()) })
 	t.Run("excludes each other from the lock at random", func(t *testing.T) { atRandom(t, f, seed, lockKinds(), nil) })
 	t.Run("leads one at a time, at random, as Observe tells", func(t *testing.T) {
@@ -114,17 +117,25 @@ type witness struct {
 	f    *fleet
 	name string
 
-	mu     sync.Mutex
-	inside string
-	last   int64
-	held   []string
+	mu      sync.Mutex
+	inside  string // who holds; of readers, the last that came
+	readers int    // of those inside
+	last    int64  // the greatest token
+	alone   int64  // the greatest that shares with nobody
+	held    []string
 }
 
 // enter is called by a contender that holds, before it lets go.
 func (w *witness) enter(t *testing.T, kind, key string, inside func()) {
 	t.Helper()
+	reads := strings.HasPrefix(kind, "reader")
 	w.mu.Lock()
-	assert.Empty(t, w.inside, "%s holds beside another", kind)
+	if reads {
+		assert.True(t, w.inside == "" || w.readers > 0, "%s holds beside %s", kind, w.inside)
+		w.readers++
+	} else {
+		assert.Empty(t, w.inside, "%s holds beside another", kind)
+	}
 	w.inside = kind
 	w.mu.Unlock()
 	resp, err := w.f.client.Get(soon(t), w.name+"/", clientv3.WithPrefix(),
@@ -135,20 +146,88 @@ func (w *witness) enter(t *testing.T, kind, key string, inside func()) {
 	mine := slices.IndexFunc(resp.Kvs, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) == key })
 	if assert.NotEqual(t, -1, mine, "%s holds with a ticket", kind) {
 		for _, kv := range resp.Kvs[:mine] {
+			if reads && strings.HasPrefix(string(kv.Key), w.name+"/read-") {
+				continue
+			}
 			// The Session that hands over in memory deletes the released ticket a moment later.
 			assert.Equal(t, resp.Kvs[mine].Lease, kv.Lease, "%s holds behind %s, a ticket of another's", kind, kv.Key)
 		}
 		token := resp.Kvs[mine].CreateRevision
 		w.mu.Lock()
-		assert.Greater(t, token, w.last, "the tokens grow")
-		w.last = token
+		if reads {
+			assert.Greater(t, token, w.alone, "the tokens grow")
+		} else {
+			assert.Greater(t, token, w.last, "the tokens grow")
+			w.alone = token
+		}
+		w.last = max(w.last, token)
 		w.held = append(w.held, ticket(key, token))
 		w.mu.Unlock()
 	}
 	inside()
 	w.mu.Lock()
-	w.inside = ""
+	if reads {
+		w.readers--
+	}
+	if w.readers == 0 {
+		w.inside = ""
+	}
 	w.mu.Unlock()
+}
+
+// inPhases lets readers and writers queue one after another, in a random order, and looks that all readers between two
+// writers hold together, each phase after the other.
+func inPhases(t *testing.T, f *fleet, seed uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 7))
+	name := t.Name()
+	var all []*contender
+	for i, kind := range append(slices.Repeat(readerKinds(), 4), lockKinds()...) {
+		all = append(all, kind(t, f, name, fmt.Sprint("in-phases-", i)))
+	}
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	first := ourMutex(t, f, name, "first")
+	_, err := first.take(soon(t))
+	require.NoError(t, err)
+	var phases []*sync.WaitGroup // until all of a phase hold
+	for i, c := range all {
+		if i == 0 || !c.reads || !all[i-1].reads {
+			phases = append(phases, new(sync.WaitGroup))
+		}
+		phases[len(phases)-1].Add(1)
+	}
+	w := &witness{f: f, name: name}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var order []int
+	phase := -1
+	for i, c := range all {
+		if i == 0 || !c.reads || !all[i-1].reads {
+			phase++
+		}
+		mine := phase
+		wg.Go(func() {
+			key, err := c.take(soon(t))
+			if !assert.NoError(t, err, c.kind) {
+				phases[mine].Done()
+				return
+			}
+			w.enter(t, c.kind, key, func() {
+				mu.Lock()
+				order = append(order, mine)
+				mu.Unlock()
+				phases[mine].Done()
+				phases[mine].Wait()
+			})
+			assert.NoError(t, c.give(soon(t)), c.kind)
+		})
+		eventually(t, func() bool { return len(keysUnder(t, f.client, name+"/")) == i+2 }, "%s queues", c.kind)
+	}
+	require.NoError(t, first.give(soon(t)))
+	wg.Wait()
+	assert.Len(t, order, len(all))
+	assert.True(t, slices.IsSorted(order), "%v", order)
+	assert.Empty(t, keysUnder(t, f.client, name+"/"))
 }
 
 // atRandom has two of each kind take the name, some of them trying only and some losing patience, and returns the

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -21,8 +22,10 @@ type leases struct {
 	tasks   *task.Group
 	tickets *queue.Tickets
 	ttl     time.Duration // to ask for
+	early   time.Duration // how much earlier than it must each is given up
 	log     *slog.Logger
 	now     chan struct{} // asks for a renewal now
+	hooks   *watching
 
 	// mu guards what follows. It is a leaf: nothing is taken, asked or cancelled under it.
 	mu      sync.Mutex
@@ -30,11 +33,14 @@ type leases struct {
 	next    chan struct{} // closed with the next lease, or its refusal
 	refused error         // what etcd refused the next lease with, for good
 	lastErr error         // what the last renewal or grant failed with, nil after a success
+
+	renewals, failures, replacements uint64 // acknowledged, attempts that failed, next leases
 }
 
-func newLeases(c *rpc.Client, tasks *task.Group, ttl time.Duration, log *slog.Logger) *leases {
+func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger, hooks *watching) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: ttl, log: log, now: make(chan struct{}, 1), next: make(chan struct{}),
+		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, log: log, hooks: hooks,
+		now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }
 
@@ -46,13 +52,13 @@ func (ls *leases) begin(tickets *queue.Tickets, l *lease.Lease) {
 
 // grant asks etcd for a lease, and tells how long that took. A grant whose answer is lost leaves a lease without keys,
 // which ends by itself.
-func grant(ctx context.Context, client *clientv3.Client, ttl time.Duration) (l *lease.Lease, took time.Duration, err error) {
+func grant(ctx context.Context, client *clientv3.Client, ttl, early time.Duration) (l *lease.Lease, took time.Duration, err error) {
 	sent, began := lease.Now(), time.Now()
 	resp, err := client.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
 		return nil, 0, err
 	}
-	return lease.New(resp.ID, ttl, resp.TTL, sent), time.Since(began), nil
+	return lease.New(resp.ID, ttl, early, resp.TTL, sent), time.Since(began), nil
 }
 
 // firstGrant asks for the Session's first lease for as long as ctx allows, an attempt at a time, and says in the log why it
@@ -64,7 +70,7 @@ func firstGrant(ctx context.Context, client *rpc.Client, o options) (*lease.Leas
 	for n := 0; ; n++ {
 		// Longer each time: the path may be slow. An answer that comes later than the TTL is of no use.
 		actx, cancel := context.WithTimeout(ctx, min(2*time.Second<<min(n, 20), o.ttl))
-		l, took, err := grant(actx, client.Client, o.ttl)
+		l, took, err := grant(actx, client.Client, o.ttl, o.margin)
 		cancel()
 		switch {
 		case err == nil:
@@ -129,10 +135,16 @@ func (ls *leases) LastErr() error {
 	return ls.lastErr
 }
 
-func (ls *leases) setLastErr(err error) {
+// renewed takes it in that a renewal of l was acknowledged, or that an attempt at one has failed.
+func (ls *leases) renewed(l *queue.Lease, took time.Duration, err error) {
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.lastErr = err
+	if ls.lastErr = err; err == nil {
+		ls.renewals++
+	} else {
+		ls.failures++
+	}
+	ls.mu.Unlock()
+	ls.hooks.renewed(l, took, err)
 }
 
 // CheckNow asks for a renewal now, which tells whether the lease is still there.
@@ -143,16 +155,18 @@ func (ls *leases) CheckNow() {
 	}
 }
 
-// renewLoop runs as long as the Session.
+// renewLoop runs as long as the Session: also while that waits for its holds to be released, except that a lease which is
+// lost then is the last.
 func (ls *leases) renewLoop() {
 	for l := ls.current(); l != nil; l = ls.nextLease() {
 		ls.renewUntilLost(l)
-		if ls.tasks.Closing().Err() != nil {
-			return
+		if !errors.Is(context.Cause(l.Context()), ErrLost) {
+			return // the Session has ended it
 		}
-		keys := ls.tickets.Drop(l)
-		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "cause", context.Cause(l.Context()),
-			"last renewed", l.Age(), "tickets", len(keys), "last error", ls.client.Why(ls.LastErr()))
+		keys, holds := ls.tickets.Drop(l)
+		names, more := queue.FirstOf(holds)
+		ls.log.Warn("etcdlock: lease lost, with every hold under it", queue.Attr(l.Lease), "held", names, "and more", more,
+			"last renewed", l.Age(), "last error", ls.client.Why(ls.LastErr()))
 		ls.abandon(l, keys)
 	}
 }
@@ -195,13 +209,15 @@ func (ls *leases) abandon(l *queue.Lease, keys []string) {
 // nextLease gets the next lease, however long it takes; nil when the Session is over.
 func (ls *leases) nextLease() *queue.Lease {
 	pace := rpc.Pace{Least: 50 * time.Millisecond, Most: time.Second}
+	old := ls.current()
 	for n := 0; ls.tasks.Closing().Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(ls.tasks.Back(), ls.client.AttemptTimeout(n))
-		granted, took, err := grant(ctx, ls.client.Client, ls.ttl)
+		granted, took, err := grant(ctx, ls.client.Client, ls.ttl, ls.early)
 		cancel()
 		if err == nil {
 			if l := ls.adopt(granted); l != nil {
 				ls.client.Answered(took)
+				ls.hooks.replaced(old, l)
 				ls.log.Info("etcdlock: new lease", queue.Attr(granted), "ttl", l.TTL)
 				return l
 			}
@@ -230,6 +246,7 @@ func (ls *leases) adopt(granted *lease.Lease) *queue.Lease {
 		return nil
 	}
 	ls.lease, ls.lastErr, ls.refused = l, nil, nil
+	ls.replacements++
 	ls.wakeLocked()
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -266,17 +267,34 @@ func TestTimeAnIdleTicketThatWasRemovedIsNoticedByTheRenewal(t *testing.T) {
 			synctest.Wait() // for the mirror
 			require.NoError(t, m.Unlock(t.Context()))
 		}
-		e.mu.Lock()
-		require.Len(t, e.keys, 1)
-		clear(e.watches) // their member is frozen
-		e.rev++
-		for key := range e.keys {
-			e.deleteLocked(key)
-		}
-		e.mu.Unlock()
+		require.Len(t, e.Keys("idle/"), 1)
+		e.removeUntold(string(e.Keys("idle/")[0].Key))
 		time.Sleep(s.TTL() / 3)
 		synctest.Wait()
 		require.NoError(t, m.Lock(t.Context()))
 		require.NoError(t, m.Verify(t.Context()))
 	})
+}
+
+func TestTimeASessionThatBeginsWhileEtcdIsAwayHasItsLeaseWhenItIsBack(t *testing.T) {
+	for name, f := range map[string]fault{"refused at once": {err: errAway}, "not answered": {lost: true}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				e.bends(func(string) fault { return f })
+				opened := make(chan *Session, 1)
+				go func() {
+					s, err := NewSession(t.Context(), e.client(t))
+					assert.NoError(t, err)
+					opened <- s
+				}()
+				until(time.Now().Add(5 * time.Minute))
+				e.bends(nil)
+				back := time.Now()
+				s := <-opened
+				require.LessOrEqual(t, time.Since(back), defaultTTL+time.Second, "one attempt, and the pause after it")
+				locked(t, s)
+				require.NoError(t, s.Close())
+			})
+		})
+	}
 }

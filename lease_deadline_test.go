@@ -95,7 +95,7 @@ func lateRenewal(t *testing.T, e *etcd, from, delay time.Duration) *Mutex {
 	e.bends(func(call string) fault {
 		switch {
 		case time.Since(begin) < from:
-			return fault{err: errAway}
+			return fault{err: errBusy} // the client does not repeat by itself what fails so
 		case call == "keepalive" && sent.IsZero():
 			sent = time.Now()
 			return fault{after: delay}
@@ -141,7 +141,7 @@ func TestTimeAnAcknowledgementFromATermOlderThanItsReadDoesNotCount(t *testing.T
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t)
 		m := locked(t, s)
-		e.only("read", fault{term: 2})
+		e.only("read", fault{newer: 1})
 		requireEnd(t, m.Context(), e.at("grant").Add(trust15))
 		require.Positive(t, e.count("keepalive"))
 	})
@@ -149,7 +149,7 @@ func TestTimeAnAcknowledgementFromATermOlderThanItsReadDoesNotCount(t *testing.T
 		inBubble(t, func(t *testing.T, e *etcd) {
 			s := e.session(t)
 			m := locked(t, s)
-			e.bends(func(string) fault { return fault{term: 2} })
+			e.bends(func(string) fault { return fault{newer: 1} })
 			until(e.at("grant").Add(time.Hour))
 			require.NoError(t, m.Context().Err())
 		})

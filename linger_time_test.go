@@ -37,24 +37,3 @@ func TestTimeALockThatLingersGoesOnToItsSessionsWaitersAtOnce(t *testing.T) {
 		require.Zero(t, time.Since(released))
 	})
 }
-
-// A hold that was granted on its predecessor's deletion is released before its check, and its ticket is gone: somebody
-// has deleted the whole prefix, and the mirror has not been told yet.
-func TestTimeAPhantomDoesNotLinger(t *testing.T) {
-	inBubble(t, func(t *testing.T, e *etcd) {
-		m := NewMutex(e.session(t, WithTTL(time.Hour), WithLinger(time.Hour)), "phantom")
-		holder := NewMutex(e.session(t, WithTTL(time.Hour)), "phantom")
-		lingers(t, m)
-		require.NoError(t, holder.Lock(t.Context()))
-		got := make(chan error, 1)
-		go func() { got <- m.Lock(t.Context()) }()
-		key := queued(t, m.s, "phantom")
-		e.mu.Lock()
-		delete(e.keys, key)
-		e.mu.Unlock()
-		require.NoError(t, holder.Unlock(t.Context()))
-		require.NoError(t, <-got)
-		synctest.Wait()
-		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
-	})
-}

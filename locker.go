@@ -32,7 +32,7 @@ func (l locker) Lock() {
 		case errors.Is(err, ErrClosed), errors.Is(err, ErrClientClosed):
 			panic(err)
 		}
-		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.name, "error", err)
+		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.shown(), "error", err)
 		pause := min(50*time.Millisecond<<min(n, 6), 2*time.Second)
 		rpc.Sleep(l.m.s.tasks.Closing(), pause) // a Session that closes cuts it short
 	}
@@ -45,7 +45,7 @@ func (l locker) Unlock() {
 	case errors.Is(err, ErrNotHeld):
 		panic(err)
 	default:
-		l.log().Error("etcdlock: Unlock", "name", l.m.name, "error", err)
+		l.log().Error("etcdlock: Unlock", "name", l.m.shown(), "error", err)
 	}
 }
 

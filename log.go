@@ -3,7 +3,7 @@ package etcdlock
 import (
 	"context"
 	"log/slog"
-	"sync"
+	"time"
 
 	"github.com/etcdlock/etcdlock/internal/task"
 )
@@ -11,30 +11,27 @@ import (
 // linesKept is how many lines may wait for a log that blocks; what comes after them is dropped.
 const linesKept = 64
 
+// lastWords is how long the end of a Session waits for the log to take the last lines, and for hooks. They may block for
+// ever, and one of them may be what calls Close.
+const lastWords = time.Second
+
 // beside is a log handler that keeps nobody waiting: what renews, checks and ends holds must not hang on the caller's log.
-// One goroutine of the Session hands on the lines, in order.
+// One goroutine hands on the lines, in order.
 type beside struct {
 	slog.Handler
-	*lines
+	lines *task.InOrder
 }
 
-type lines struct {
-	tasks *task.Group
-
-	mu      sync.Mutex // guards what follows; under it a goroutine is started, and nothing is logged
-	waiting []func()
-	running bool
-}
-
-// logBeside returns log for what runs in the background of a Session.
-func logBeside(log *slog.Logger, tasks *task.Group) *slog.Logger {
-	return slog.New(beside{log.Handler(), &lines{tasks: tasks}})
+// logBeside returns log for what runs in the background of a Session, and the lines that wait for it.
+func logBeside(log *slog.Logger) (*slog.Logger, *task.InOrder) {
+	lines := task.NewInOrder(linesKept)
+	return slog.New(beside{log.Handler(), lines}), lines
 }
 
 // Handle takes one line; see slog.Handler.
 func (b beside) Handle(ctx context.Context, r slog.Record) error {
 	ctx, r = context.WithoutCancel(ctx), r.Clone()
-	b.put(func() { _ = b.Handler.Handle(ctx, r) })
+	b.lines.Put(func() { _ = b.Handler.Handle(ctx, r) })
 	return nil
 }
 
@@ -46,31 +43,4 @@ func (b beside) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup is as WithAttrs.
 func (b beside) WithGroup(name string) slog.Handler {
 	return beside{b.Handler.WithGroup(name), b.lines}
-}
-
-func (l *lines) put(line func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.waiting) == linesKept {
-		return
-	}
-	l.waiting = append(l.waiting, line)
-	if !l.running {
-		l.running = l.tasks.Go(l.write) // false once the Session is closed: nobody wants to know any more
-	}
-}
-
-func (l *lines) write() {
-	for {
-		l.mu.Lock()
-		if len(l.waiting) == 0 {
-			l.running = false
-			l.mu.Unlock()
-			return
-		}
-		line := l.waiting[0]
-		l.waiting = l.waiting[1:]
-		l.mu.Unlock()
-		line()
-	}
 }

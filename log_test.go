@@ -1,8 +1,11 @@
 package etcdlock
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +46,7 @@ func TestTimeALogThatBlocksKeepsTheNextLeaseFromNobody(t *testing.T) {
 				let := make(chan struct{})
 				defer close(let)
 				s := e.session(t, WithLogger(slog.New(stuckLog{slog.DiscardHandler, level, let})))
-				e.expire(s.Lease())
+				e.Expire(int64(s.Lease()))
 				until(time.Now().Add(30 * time.Second))
 				m := NewMutex(s, "/time/lock")
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -54,4 +57,58 @@ func TestTimeALogThatBlocksKeepsTheNextLeaseFromNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTimeTheWarningOfALostLeaseSaysWhyAndWhatWasHeld(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var log bytes.Buffer
+		s := e.session(t, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		for i := range 41 {
+			lockedAs(t, s, fmt.Sprintf("/log/%02d", i))
+		}
+		lockedAs(t, s, "/long/"+strings.Repeat("n", 10_000))
+		released := lockedAs(t, s, "/log/00/released")
+		require.NoError(t, released.Unlock(t.Context()))
+		e.bends(func(string) fault { return fault{err: errAway} })
+		until(time.Now().Add(s.TTL()))
+		require.Equal(t, 1, strings.Count(log.String(), "level=WARN"))
+		for _, word := range []string{
+			`held="[/log/00 /log/01 /log/02 /log/03 /log/04]" "and more"=37`, "last renewed", "connection refused",
+		} {
+			require.Contains(t, log.String(), word)
+		}
+		require.Less(t, log.Len(), 1000)
+	})
+}
+
+// closingLog is a handler that closes its Session at the first warning, as one might do that ends the process.
+type closingLog struct {
+	slog.Handler
+	s      func() *Session
+	closed chan time.Duration
+}
+
+func (h closingLog) Enabled(context.Context, slog.Level) bool { return true }
+func (h closingLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		begin := time.Now()
+		_ = h.s().Close()
+		h.closed <- time.Since(begin)
+	}
+	return nil
+}
+
+func TestTimeALogMayCloseItsSession(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		opened, closed := make(chan *Session, 1), make(chan time.Duration, 1)
+		s := e.session(t, WithLogger(slog.New(closingLog{slog.DiscardHandler, func() *Session { return <-opened }, closed})))
+		opened <- s
+		e.Expire(int64(s.Lease()))
+		select {
+		case took := <-closed:
+			require.LessOrEqual(t, took, lastWords)
+		case <-time.After(time.Hour):
+			require.Fail(t, "Close waits for the log, and the log for Close")
+		}
+	})
 }

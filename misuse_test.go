@@ -3,9 +3,11 @@ package etcdlock_test
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -59,11 +61,11 @@ func callsWithContext(v any, ctx context.Context) map[string]error {
 func TestANilContextChangesNothing(t *testing.T) {
 	client := newClient(t)
 	s := newSession(t, client)
-	m, e := etcdlock.NewMutex(s, "misused"), etcdlock.NewElection(s, "misused/e")
+	m, e, rw := etcdlock.NewMutex(s, "misused"), etcdlock.NewElection(s, "misused/e"), etcdlock.NewRWMutex(s, "misused/rw")
 	check := func(v any) {
 		t.Helper()
 		errs := callsWithContext(v, nil)
-		require.GreaterOrEqual(t, len(errs), 6)
+		require.GreaterOrEqual(t, len(errs), 2)
 		for name, err := range errs {
 			assert.ErrorContains(t, err, "nil context", name)
 		}
@@ -72,21 +74,29 @@ func TestANilContextChangesNothing(t *testing.T) {
 	check(e)
 	require.NoError(t, m.Lock(soon(t)))
 	require.NoError(t, e.Campaign(soon(t), "v"))
+	h, err := rw.RLock(soon(t))
+	require.NoError(t, err)
 	check(m)
 	check(e)
-	require.NoError(t, m.Verify(soon(t)), "still held")
+	check(rw)
+	check(h)
+	require.NoError(t, h.Verify(soon(t)), "still held")
+	require.NoError(t, h.Release(soon(t)))
+	require.NoError(t, m.Verify(soon(t)))
 	require.NoError(t, e.Verify(soon(t)))
 	require.NoError(t, m.Unlock(soon(t)))
 	require.NoError(t, e.Resign(soon(t)))
 	var none context.Context
-	_, err := etcdlock.NewSession(none, client)
+	_, err = etcdlock.NewSession(none, client)
 	require.ErrorContains(t, err, "nil context")
+	require.ErrorContains(t, s.Shutdown(none), "nil context")
+	require.NoError(t, m.Lock(soon(t)), "the Session goes on")
 }
 
 func TestAValueWithoutASessionSaysSo(t *testing.T) {
-	for what, values := range map[string][2]any{
-		"zero":        {new(etcdlock.Mutex), new(etcdlock.Election)},
-		"nil session": {etcdlock.NewMutex(nil, "a"), etcdlock.NewElection(nil, "a")},
+	for what, values := range map[string][]any{
+		"zero":        {new(etcdlock.Mutex), new(etcdlock.Election), new(etcdlock.RWMutex)},
+		"nil session": {etcdlock.NewMutex(nil, "a"), etcdlock.NewElection(nil, "a"), etcdlock.NewRWMutex(nil, "a")},
 	} {
 		for _, v := range values {
 			for name, err := range callsWithContext(v, t.Context()) {
@@ -111,8 +121,50 @@ func TestAFunctionThatIsMissingIsToldBeforeTheLockIsTaken(t *testing.T) {
 	client := newClient(t)
 	s := newSession(t, client)
 	require.ErrorContains(t, etcdlock.NewMutex(s, "missing").Do(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewMutex(s, "missing").TryDo(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewRWMutex(s, "missing").RDo(soon(t), nil), "nil function")
+	require.ErrorContains(t, etcdlock.NewRWMutex(s, "missing").TryRDo(soon(t), nil), "nil function")
 	require.ErrorContains(t, etcdlock.NewElection(s, "missing").Run(soon(t), "v", nil), "nil function")
 	resp, err := client.Get(soon(t), "missing")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, resp.Header.Revision, "nothing was written")
+}
+
+func TestALockThatWaitsForItsOwnValueSaysSo(t *testing.T) {
+	client := newClient(t)
+	var log diary
+	s := newSession(t, client, etcdlock.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	m := etcdlock.NewMutex(s, "own")
+	require.NoError(t, m.Lock(soon(t)))
+	says := func(words string) {
+		t.Helper()
+		for _, err := range []error{m.TryLock(soon(t)), m.Lock(within(t, 300*time.Millisecond))} {
+			require.ErrorIs(t, err, etcdlock.ErrLocked)
+			require.ErrorContains(t, err, words)
+			require.NotContains(t, err.Error(), "locked by")
+		}
+	}
+	says("held by this Mutex value itself")
+	held := m.Context()
+	_, err := client.Revoke(soon(t), s.Lease())
+	require.NoError(t, err)
+	<-held.Done()
+	says("was lost and awaits its Unlock")
+	require.Equal(t, 1, strings.Count(log.String(), "Lock waits, because the last hold"), log.String())
+	require.ErrorIs(t, m.Unlock(soon(t)), etcdlock.ErrLost)
+	require.Equal(t, `etcdlock: "a": locked by another`, (&etcdlock.LockedError{Name: "a"}).Error(), "no empty ticket")
+}
+
+func TestAHoldThatNobodyHasTakenHoldsNothing(t *testing.T) {
+	var none *etcdlock.Hold
+	for what, h := range map[string]*etcdlock.Hold{"nil": none, "zero": new(etcdlock.Hold)} {
+		for name, err := range callsWithContext(h, t.Context()) {
+			require.ErrorIs(t, err, etcdlock.ErrNotHeld, "%s %s", what, name)
+			require.ErrorContains(t, err, "RLock", "%s %s: what would be right", what, name)
+		}
+		require.ErrorIs(t, context.Cause(h.Context()), etcdlock.ErrNotHeld, what)
+		require.Zero(t, h.Token(), what)
+		require.Empty(t, h.Key(), what)
+		require.Len(t, h.IsOwner(), 1, what)
+	}
 }

@@ -19,7 +19,7 @@ import (
 type Mutex struct {
 	handle
 
-	seen queue.Seen // the holder that etcd named at the last TryLock; guarded by mu
+	seen queue.Seen // who was in the way of the last TryLock; guarded by mu
 }
 
 // NewMutex returns a Mutex for name, used verbatim: "a" and "a/" are different locks, and holding "a/b" does not block
@@ -75,32 +75,31 @@ func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
 // one was lost, TryLock waits for the next one as long as ctx allows; other troubles it reports as they are. Any error
 // means that the lock is not held and that nothing stays behind, as for Lock.
 func (m *Mutex) TryLock(ctx context.Context) error {
+	_, err := m.tryLock(ctx)
+	return err
+}
+
+func (m *Mutex) tryLock(ctx context.Context) (*queue.Ticket, error) {
 	if err := m.begin(ctx, m.of().take); err != nil {
-		return err
+		return nil, err
 	}
 	if t := m.held(); t != nil && m.s.over() == nil {
-		return m.occupied(t)
+		return nil, m.occupied(t)
 	}
-	m.mu.Lock()
-	seen := m.seen
-	m.mu.Unlock()
-	t, by, err := m.s.tickets.Try(ctx, m.of().ticket, m.name, m.s.opts.identity, &seen)
-	m.mu.Lock()
-	m.seen = seen
-	m.mu.Unlock()
+	t, by, err := m.try(ctx, m.s.opts.identity, &m.mu, &m.seen)
 	switch {
 	case err != nil:
-		return m.failed("lock", err)
+		return nil, err
 	case by != nil:
-		return m.lockedBy(by)
+		return nil, m.lockedBy(by)
 	}
 	if !m.adopt(t) {
 		if old := m.held(); old != nil {
-			return m.occupied(old)
+			return nil, m.occupied(old)
 		}
-		return &LockedError{Name: m.name, Holder: m.s.opts.identity} // released in this very moment
+		return nil, &LockedError{Name: m.name, Holder: m.s.opts.identity} // released in this very moment
 	}
-	return nil
+	return t, nil
 }
 
 // occupied is the error of a call that cannot go on because this very value has a hold.
@@ -131,12 +130,12 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		m.mu.Unlock()
 		if !warned {
 			m.s.opts.log.Warn("etcdlock: Lock waits, because the last hold of this Mutex value was lost and awaits its Unlock",
-				"name", m.name, "token", t.Token())
+				"name", m.shown(), "token", t.Token())
 		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.name, ctx.Err(), m.occupied(t))
+			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.shown(), ctx.Err(), m.occupied(t))
 		case <-m.s.tasks.Closing().Done():
 			return m.failed("lock", m.s.over())
 		}

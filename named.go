@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/queue"
@@ -19,15 +20,15 @@ type kind struct {
 var (
 	mutexKind = &kind{
 		take: "lock", give: "unlock", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
+		ticket: &queue.Kind{Name: "mutex", Class: queue.Exclusive, Weight: 1, Released: ErrNotHeld, Handoff: true},
 	}
 	electionKind = &kind{
 		take: "campaign", give: "resign", notHeld: ErrNotLeader,
-		ticket: &queue.Kind{Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader},
+		ticket: &queue.Kind{Name: "election", Class: queue.Exclusive, Weight: 1, Released: ErrNotLeader, Elects: true},
 	}
 	readerKind = &kind{
 		take: "read-lock", give: "release", notHeld: ErrNotHeld,
-		ticket: &queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
+		ticket: &queue.Kind{Name: "reader", Class: queue.Reader, Weight: 1, Released: ErrNotHeld},
 	}
 )
 
@@ -46,14 +47,17 @@ func (n *named) of() *kind {
 	return n.kind
 }
 
+// shown is the name as it is printed.
+func (n *named) shown() string { return queue.Short(n.name) }
+
 // begin is what every call that can fail asks first, before it changes anything.
 func (n *named) begin(ctx context.Context, verb string) error {
 	switch {
 	case n.s == nil:
 		return fmt.Errorf("etcdlock: %s %q: no Session: make the value with NewMutex or its like, and a Session that "+
-			"NewSession returned", verb, n.name)
+			"NewSession returned", verb, n.shown())
 	case ctx == nil:
-		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, n.name)
+		return fmt.Errorf("etcdlock: %s %q: nil context: pass context.Background() if nothing bounds the call", verb, n.shown())
 	case n.name == "":
 		return ErrInvalidName
 	}
@@ -66,14 +70,14 @@ func (n *named) needs(ctx context.Context, verb string, fn func(context.Context)
 		return err
 	}
 	if fn == nil {
-		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, n.name)
+		return fmt.Errorf("etcdlock: %s %q: nil function: there is nothing to run", verb, n.shown())
 	}
 	return nil
 }
 
 // failed words the error of a call.
 func (n *named) failed(verb string, err error) error {
-	return fmt.Errorf("etcdlock: %s %q: %w", verb, n.name, err)
+	return fmt.Errorf("etcdlock: %s %q: %w", verb, n.shown(), err)
 }
 
 // acquire queues and waits; locked tells who held when it was in vain.
@@ -88,19 +92,34 @@ func (n *named) acquire(ctx context.Context, value string, locked func(*queue.Co
 	return nil, n.failed(n.of().take, err)
 }
 
+// try takes it if nobody is in the way, and else says who is. seen is who was at the value's last try, guarded by mu: the
+// next one asks for that ticket alone.
+func (n *named) try(ctx context.Context, value string, mu *sync.Mutex, seen *queue.Seen) (*queue.Ticket, *queue.Contender, error) {
+	mu.Lock()
+	last := *seen
+	mu.Unlock()
+	t, by, err := n.s.tickets.Try(ctx, n.of().ticket, n.name, value, &last)
+	mu.Lock()
+	*seen = last
+	mu.Unlock()
+	if err != nil {
+		return nil, nil, n.failed(n.of().take, err)
+	}
+	return t, by, nil
+}
+
 // lockedBy tells who is in the way.
 func (n *named) lockedBy(by *queue.Contender) *LockedError {
-	return &LockedError{Name: n.name, Holder: by.Value, Token: by.Rev, Key: by.Key}
+	return &LockedError{Name: n.name, Holder: by.Value, Token: by.Rev, Key: by.Key, Class: by.Class()}
 }
 
 // work runs fn under the hold of t. The Session's Close waits for it.
 func (n *named) work(ctx context.Context, t *queue.Ticket, fn func(ctx context.Context) error) error {
-	hold := t.Hold()
-	if !n.s.tasks.Begin(hold.Context) { // the one inside: Close does not ask the clock
+	if !t.BeginWork() {
 		return n.s.over()
 	}
-	defer n.s.tasks.End(hold.Context)
-	work, stop := lease.NewWork(ctx, hold)
+	defer t.EndWork()
+	work, stop := lease.NewWork(ctx, t.Hold())
 	defer stop()
 	return fn(work)
 }

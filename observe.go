@@ -61,7 +61,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 			case e.s.over() != nil:
 				err = e.s.over()
 			}
-			yield(Leader{}, fmt.Errorf("etcdlock: observe %q: %w", e.name, err))
+			yield(Leader{}, fmt.Errorf("etcdlock: observe %q: %w", e.shown(), err))
 			return
 		}
 	}

@@ -11,6 +11,8 @@ import (
 const (
 	defaultTTL = 15 * time.Second
 	minTTL     = time.Second // etcd counts leases in whole seconds
+
+	maxMarginPart = 4 // of the TTL: what WithMargin may take of it
 )
 
 // Option configures a Session. A bad option is an error of NewSession.
@@ -21,6 +23,8 @@ type options struct {
 	identity string
 	log      *slog.Logger
 	linger   time.Duration
+	margin   time.Duration
+	hooks    []Hooks
 }
 
 func newOptions(opts []Option) (options, error) {
@@ -32,6 +36,10 @@ func newOptions(opts []Option) (options, error) {
 		if err := opt(&o); err != nil {
 			return o, err
 		}
+	}
+	if o.margin > o.ttl/maxMarginPart {
+		return o, fmt.Errorf("etcdlock: margin of %v is more than a quarter of the TTL of %v: it takes time from every "+
+			"renewal: pass WithMargin at most %v, or WithTTL a longer one", o.margin, o.ttl, o.ttl/maxMarginPart)
 	}
 	if o.identity == "" {
 		host, err := os.Hostname()
@@ -72,8 +80,8 @@ func WithIdentity(identity string) Option {
 }
 
 // WithLogger sets where the Session tells what happens to it in the background. The default is silence. A log that blocks
-// holds up no hold and no renewal: lines wait for it, and are dropped once there are many; Close waits for the last. By
-// level:
+// holds up no hold and no renewal: lines wait for it, and are dropped once there are many; Close waits for the last of them,
+// a second at most. So a log may close its Session. By level:
 //
 //   - Error: what etcd refuses for good, so that it takes an operator to mend it: a renewal, the next lease, a check of
 //     tickets, and what a Locker meets.
@@ -108,6 +116,23 @@ func WithLinger(d time.Duration) Option {
 			return fmt.Errorf("etcdlock: linger of %v is negative: 0 turns lingering off", d)
 		}
 		o.linger = d
+		return nil
+	}
+}
+
+// WithMargin makes every holder that loses touch with etcd give up d earlier than it must. What it has sent by then, to a
+// database for one, has that much time to arrive before anybody else can hold: the lock delay of Chubby and Consul, but
+// without a wait at any handoff. The default is 0, the most is a quarter of the TTL: a hold then ends
+// TTL/20 + d before etcd can give its lock to anyone else, and its lease is not given back before that time has passed.
+//
+// It is for the loss that the clock tells. Unlock, Resign and Close free the lock as ever, at once. An operator who revokes
+// the lease or deletes the ticket leaves no margin. Where late writes must never count, use the token.
+func WithMargin(d time.Duration) Option {
+	return func(o *options) error {
+		if d < 0 {
+			return fmt.Errorf("etcdlock: margin of %v is negative: 0 is the default", d)
+		}
+		o.margin = d
 		return nil
 	}
 }

@@ -243,6 +243,7 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 			}
 			return nil
 		}},
+		{"Session.Shutdown", s.Shutdown}, // after which s is over
 		{"NewSession", func(ctx context.Context) error { _, err := etcdlock.NewSession(ctx, client); return err }},
 	}
 	for _, v := range []any{held, leads, s} {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // What a release says, and when, in fake time.
@@ -93,6 +95,28 @@ func TestTimeAnUnlockThatFailedCanAlwaysBeAskedHowItWent(t *testing.T) {
 	})
 }
 
+func TestTimeSeveralMayAskAtOnceHowAnUnlockWent(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := locked(t, e.session(t))
+		e.away()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, m.Unlock(ctx), ErrUnconfirmed)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		impatient, asked := make(chan error, 1), make(chan error, 2)
+		go func() { impatient <- m.Unlock(ctx) }()
+		for range cap(asked) {
+			go func() { asked <- m.Unlock(t.Context()) }()
+		}
+		require.ErrorIs(t, <-impatient, ErrUnconfirmed)
+		e.bends(nil)
+		require.NoError(t, <-asked)
+		require.NoError(t, <-asked)
+		require.ErrorIs(t, m.Unlock(t.Context()), ErrNotHeld)
+	})
+}
+
 func TestTimeDoAndRunEndSoonAfterTheirContext(t *testing.T) {
 	for name, run := range map[string]func(context.Context, *Session, func(context.Context) error) error{
 		"Do": func(ctx context.Context, s *Session, fn func(context.Context) error) error {
@@ -167,7 +191,7 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 		require.NoError(t, m.Verify(t.Context()))
 		require.Error(t, late.Hold().Err())
 		require.NoError(t, m.Unlock(t.Context()))
-		require.Empty(t, e.keys)
+		require.Empty(t, e.Keys(""))
 	})
 }
 
@@ -196,5 +220,21 @@ func TestTimeRunTellsThatItsLossWasFollowedByAnotherCampaign(t *testing.T) {
 			return nil
 		})
 		require.ErrorIs(t, err, ErrCampaigning, "the lead was lost, and the next one is not its own")
+	})
+}
+
+// The server has the caller's deadline, too, and may be the first to say that it has passed.
+func TestTimeACallThatRunsOutOfTimeSaysSoAlsoWhereTheServerDidFirst(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		timedOut := func(after time.Duration) fault { return fault{err: rpctypes.ErrGRPCTimeout, after: after} }
+		e.only("write", timedOut(99*time.Millisecond))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, NewMutex(s, "/time/ours").TryLock(ctx), context.DeadlineExceeded)
+		e.only("write", timedOut(0))
+		begin := time.Now()
+		require.ErrorIs(t, NewMutex(s, "/time/its").TryLock(t.Context()), rpctypes.ErrTimeout, "this was the server's own limit")
+		require.Zero(t, time.Since(begin))
 	})
 }

@@ -73,6 +73,7 @@ func (e *errand) due(hedge, usual time.Duration) (at lease.Instant, wanted bool)
 type renewal struct {
 	ls        *leases
 	l         *queue.Lease
+	began     time.Time
 	read, ack errand
 	answers   chan *answer
 }
@@ -81,7 +82,7 @@ type renewal struct {
 func (ls *leases) renew(l *queue.Lease) {
 	ctx, cancel := context.WithCancel(l.Context()) // ends what is still out, too
 	defer cancel()
-	r := &renewal{ls: ls, l: l, answers: make(chan *answer)}
+	r := &renewal{ls: ls, l: l, began: time.Now(), answers: make(chan *answer)}
 	r.read = errand{name: "read", ask: r.askRead, next: lease.Now()}
 	r.ack = errand{name: "keepalive", ask: r.askKeepAlive, next: lease.Now()}
 	again := time.NewTicker(l.Span() / renewPart)
@@ -113,8 +114,8 @@ func (r *renewal) send(ctx context.Context) (wait time.Duration) {
 	for _, e := range []*errand{&r.read, &r.ack} {
 		at, wanted := e.due(hedge, usual)
 		if wanted && at <= lease.Now() {
-			if len(e.out) > 0 {
-				r.ls.setLastErr(rpc.ErrUnanswered)
+			if n := len(e.out); n > 0 {
+				r.ls.renewed(r.l, lease.Now().Sub(e.out[n-1].sent), rpc.ErrUnanswered)
 			}
 			r.start(ctx, e)
 			at, wanted = e.due(hedge, usual)
@@ -179,7 +180,7 @@ func (r *renewal) take(a *answer) (over bool) {
 	e, ls := a.to, r.ls
 	e.out = slices.DeleteFunc(e.out, func(o *answer) bool { return o == a })
 	if a.err != nil {
-		ls.setLastErr(rpc.Unanswered(a.err))
+		ls.renewed(r.l, a.took, rpc.Unanswered(a.err))
 		e.next = max(e.next, a.sent.Add(r.pause()))
 		return false
 	}
@@ -191,15 +192,15 @@ func (r *renewal) take(a *answer) (over bool) {
 	case ack.term < read.term:
 		// Of a member that does not know yet who leads. Another keepalive may go to one that does.
 		r.ack.reply, r.ack.next = nil, ack.sent.Add(r.pause())
-		ls.setLastErr(fmt.Errorf("renewal: acknowledged in term %d, older than %d of its read", ack.term, read.term))
+		ls.renewed(r.l, ack.took, fmt.Errorf("renewal: acknowledged in term %d, older than %d of its read", ack.term, read.term))
 		return false
 	case ack.ttl == 0:
-		r.l.End(lease.ErrLost)
+		r.l.NotFound()
 		return true
 	}
 	if r.l.Extend(min(read.sent, ack.sent), ack.ttl) {
 		ls.client.Answered(max(read.took, ack.took))
-		ls.setLastErr(nil)
+		ls.renewed(r.l, time.Since(r.began), nil)
 	}
 	return true
 }

@@ -120,9 +120,9 @@ func TestTimeALeaderThatNeverHeardOfTheLeaseDoesNotEndIt(t *testing.T) {
 		begin := e.at("grant")
 		e.bends(func(call string) fault {
 			if call == "keepalive" { // by an old leader that has just woken, until it learns
-				return fault{never: time.Since(begin) < 9*time.Second, term: 1}
+				return fault{never: time.Since(begin) < 9*time.Second}
 			}
-			return fault{term: 2}
+			return fault{newer: 1}
 		})
 		requireEnd(t, m.Context(), begin.Add(trust15)) // its acknowledgements do not count either
 	})
@@ -130,7 +130,7 @@ func TestTimeALeaderThatNeverHeardOfTheLeaseDoesNotEndIt(t *testing.T) {
 		inBubble(t, func(t *testing.T, e *etcd) {
 			s := e.session(t)
 			m := locked(t, s)
-			e.bends(func(string) fault { return fault{never: true, term: 2} })
+			e.bends(func(string) fault { return fault{never: true, newer: 1} })
 			until(e.at("grant").Add(5*time.Second - 1))
 			require.NoError(t, m.Context().Err())
 			until(e.at("grant").Add(5 * time.Second))
@@ -158,16 +158,11 @@ func TestTimeALostLeaseIsNotRevokedBeforeItsMarginHasPassed(t *testing.T) {
 		m := locked(t, s)
 		key, end := m.Key(), e.at("grant").Add(trust15)
 		e.bends(func(string) fault { return fault{after: time.Hour} }) // every request arrives, no answer does
-		exists := func() bool {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			return e.keys[key] != nil
-		}
 		requireEnd(t, m.Context(), end)
 		until(end.Add(750*time.Millisecond - 1))
-		require.True(t, exists(), "a holder that takes a moment to stop is alone")
+		require.True(t, e.has(key), "a holder that takes a moment to stop is alone")
 		until(end.Add(750 * time.Millisecond))
-		require.False(t, exists())
+		require.False(t, e.has(key))
 	})
 }
 

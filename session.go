@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -32,30 +33,37 @@ type Session struct {
 	tasks   *task.Group
 	leases  *leases
 	tickets *queue.Tickets
+	lines   *task.InOrder
 	unhook  func() bool   // from the end of the client
+	ended   atomic.Bool   // end was called
 	closed  chan struct{} // closed when end is done
+	// watching calls hooks; nil if there are none.
+	watching *watching
 
 	mu        sync.Mutex // guards what follows; a leaf
-	unrevoked error      // for the first Close: why end could not give the lease back
+	unrevoked error      // for the first who asks: why end could not give the lease back
 }
 
-// The goroutines of a Session. Its task group owns them, and Close ends and awaits them all:
+// The goroutines of a Session. Its task group owns them, and end ends and awaits them all:
 //
 //	leases.renewLoop       renews the lease and gets the next one; from NewSession on
 //	leases.abandon         revokes a lost lease
 //	renewal.start          one for each request of a renewal
-//	lines.write            hands on log lines, while there are any
 //	queue: WatchHeld       one watch on one held ticket; from NewSession on
 //	       checkAll, sweep what is done for the tickets once per renewal, and checkAll's requests
 //	       checkAt         the check soon after some grants
 //	       flush           deletions
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
+//	       census.follow   one for each name and limit of a semaphore that somebody waits for
+//	       dropSlots       one deletion after a ticket with a number was removed
 //
-// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. Do and Run have one while they
-// release after the end of their context, which ends when they return. The end of the client runs end in one, which Close
-// awaits. The Sessions of one etcd client share one more, which keeps their watch stream open from the first wait on; the
-// last of them ends and awaits it. What timers and the ends of contexts start does not wait for anything.
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks while it
+// listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one while they
+// release after the end of their context, which ends when they return. end has one, which Close awaits. Each task.InOrder
+// has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The Sessions of one
+// etcd client share one more, which keeps their watch stream open from the first wait on; the last of them ends and awaits
+// it. What timers and the ends of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
 // does not end the Session. It fails for a nil client, a bad option, and at once with etcd's error where etcd refuses the
@@ -88,9 +96,11 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		s.client.Release()
 		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}
-	log := logBeside(o.log, s.tasks)
-	s.leases = newLeases(s.client, s.tasks, o.ttl, log)
-	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger)
+	log, lines := logBeside(o.log)
+	s.lines = lines
+	s.watching = newWatching(o.hooks)
+	s.leases = newLeases(s.client, s.tasks, o, log, s.watching)
+	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger, s.watching.observer())
 	s.leases.begin(s.tickets, l)
 	if len(client.Endpoints()) == 1 {
 		o.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost",
@@ -99,6 +109,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	s.tasks.Go(s.leases.renewLoop)
 	s.tasks.Go(s.tickets.WatchHeld)
 	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
+	s.watching.opened(s)
 	return s, nil
 }
 
@@ -111,10 +122,61 @@ func (s *Session) TTL() time.Duration { return s.leases.current().TTL }
 // Identity returns what others see as the holder.
 func (s *Session) Identity() string { return s.opts.identity }
 
+// Shutdown ends the Session without taking a hold from anybody, for as long as ctx allows. As with http.Server, calls that
+// wait or come later return ErrClosed, and what goes on may go on: holds are renewed, and Verify, Proclaim, Unlock and
+// Resign work, until every hold has been released, by Lock as well as by Do, Campaign and Run; then the lease is revoked.
+// It ends nobody's work: cancel the contexts of Do and Run yourself. A hold that is lost meanwhile is not waited for;
+// the names that LockAll keeps when one is lost are.
+//
+// When ctx ends first, Shutdown returns at once, and its error matches ctx.Err() and names what was held. The Session
+// then ends in the background as by Close, and a call of Close waits for that. Close, called meanwhile, ends the Session
+// at once, and Shutdown returns ErrClosed; ErrClientClosed if it was the end of the client. Another Shutdown waits as the
+// first one does; of a Session that is over it returns nil. It is safe for concurrent use.
+func (s *Session) Shutdown(ctx context.Context) error {
+	if ctx == nil {
+		return errors.New("etcdlock: shutdown: nil context: pass one that bounds how long to wait for holds to be released")
+	}
+	s.tasks.Shut(ErrClosed)
+	l := s.leases.last()
+	var err error
+	if l.Alive() { // else nothing is held
+		err = s.tickets.AwaitReleased(ctx, l)
+	}
+	_, holds := s.tickets.List(l)
+	s.unhook()
+	s.end(ErrClosed)
+	switch {
+	case errors.Is(err, ErrLost): // the holders have been told; and nothing is left
+		err = nil
+	case err != nil && ctx.Err() != nil && len(holds) > 0:
+		names, more := queue.FirstOf(holds)
+		return fmt.Errorf("etcdlock: shutdown: %w; still held: %q and %d more", err, names, more)
+	}
+	select {
+	case <-s.closed:
+	default:
+		select {
+		case <-s.closed:
+		case <-ctx.Done():
+			if err == nil {
+				err = ctx.Err()
+			}
+			return fmt.Errorf("etcdlock: shutdown: all is released, but etcd has not confirmed it: %w", err)
+		}
+	}
+	if last := s.outcome(); err == nil {
+		err = last
+	}
+	if err != nil {
+		return fmt.Errorf("etcdlock: shutdown: %w", err)
+	}
+	return nil
+}
+
 // Close gives everything back. Calls that wait return ErrClosed; every hold's Context ends with the cause ErrClosed;
-// functions that run under Do or Run are waited for, until the deadlines of their holds at the latest (so Close
-// called from inside such a function waits that long); then the lease is revoked, which removes every ticket at once.
-// Holders by plain Lock are not waited for: unlock before closing.
+// functions that run under Do or Run are waited for, until the deadlines of their holds at the latest, and WithMargin's
+// time more (so Close called from inside such a function waits that long); then the lease is revoked, which removes every
+// ticket at once. Holders by plain Lock are not waited for: unlock before closing, or use Shutdown.
 //
 // With etcd out of reach it returns within 5 s of the end of those functions, with etcd's error; the lease then ends
 // by itself, a TTL after its last renewal. A lease that was lost already costs nothing. A second Close waits for the
@@ -126,6 +188,14 @@ func (s *Session) Close() error {
 	s.unhook()
 	s.end(ErrClosed)
 	<-s.closed
+	if err := s.outcome(); err != nil {
+		return fmt.Errorf("etcdlock: close: %w", err)
+	}
+	return nil
+}
+
+// outcome is why the lease could not be given back, for the first who asks.
+func (s *Session) outcome() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.unrevoked
@@ -133,33 +203,41 @@ func (s *Session) Close() error {
 	return err
 }
 
-// end is the end of the Session, for one cause or the other. Only the first call does anything.
+// end is the end of the Session, for one cause or the other: of its holds at once, and of the rest in the background, which
+// closes s.closed. Only the first call does anything.
 func (s *Session) end(cause error) {
-	if !s.tasks.Shut(cause) {
+	if !s.ended.CompareAndSwap(false, true) {
 		return
 	}
-	defer close(s.closed)
+	s.tasks.Shut(cause)
 	l := s.leases.last()
 	alive := l.Alive()
 	working, left := s.tasks.Working(), l.Left()
 	l.End(cause) // renewals stop here, so left is final
-	err := cause
-	switch {
-	case !alive:
-		err = nil // it was abandoned, or etcd is away and it ends by itself
-	case cause == ErrClosed: //nolint:errorlint // this very value
-		awaitWork(working, left)
-		limit, cancel := context.WithTimeout(s.tasks.Back(), closeLimit)
-		err = s.tickets.Revoke(limit, l.Lease, s.tickets.Keys(l))
-		cancel()
-	}
-	if err != nil {
-		s.mu.Lock()
-		s.unrevoked = fmt.Errorf("etcdlock: close: the lease %x ends by itself within %v: %w", l.ID, l.TTL, err)
-		s.mu.Unlock()
-	}
-	s.tasks.Stop()
-	s.client.Release()
+	s.tickets.EndHolds(l)
+	go func() {
+		defer close(s.closed)
+		err := cause
+		switch {
+		case !alive:
+			err = nil // it was abandoned, or etcd is away and it ends by itself
+		case cause == ErrClosed: //nolint:errorlint // this very value
+			awaitWork(working, left+s.opts.margin)
+			limit, cancel := context.WithTimeout(s.tasks.Back(), closeLimit)
+			keys, _ := s.tickets.List(l)
+			err = s.tickets.Revoke(limit, l.Lease, keys)
+			cancel()
+		}
+		if err != nil {
+			s.mu.Lock()
+			s.unrevoked = fmt.Errorf("the lease %x ends by itself within %v: %w", l.ID, l.TTL, err)
+			s.mu.Unlock()
+		}
+		s.tasks.Stop()
+		s.lines.End(lastWords) // whoever logs has ended
+		s.watching.end()
+		s.client.Release()
+	}()
 }
 
 // awaitWork waits for the functions of Do and Run, at most for limit.

@@ -3,6 +3,7 @@ package etcdlock_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -104,6 +105,31 @@ func TestAClosedSession(t *testing.T) {
 	require.ErrorIs(t, err, etcdlock.ErrClosed)
 	require.Panics(t, func() { m.Locker().Lock() })
 	require.NoError(t, s.Close())
+	resp, err := client.Leases(soon(t))
+	require.NoError(t, err)
+	require.Empty(t, resp.Leases)
+}
+
+func TestShutdownWaitsForWhoHolds(t *testing.T) {
+	client := newClient(t)
+	s := newSession(t, client)
+	m, e := etcdlock.NewMutex(s, "down"), etcdlock.NewElection(s, "down/e")
+	require.NoError(t, m.Lock(soon(t)))
+	require.NoError(t, e.Campaign(soon(t), "v"))
+	waits := make(chan error, 1)
+	go func() { waits <- etcdlock.NewMutex(s, "down").Lock(context.Background()) }()
+	waiters(t, m, 1)
+	down := make(chan error, 1)
+	go func() { down <- s.Shutdown(soon(t)) }()
+	require.ErrorIs(t, <-waits, etcdlock.ErrClosed)
+	require.NoError(t, e.Proclaim(soon(t), "w"))
+	require.NoError(t, errors.Join(e.Verify(soon(t)), m.Verify(soon(t))))
+	require.NoError(t, e.Resign(soon(t)))
+	eventually(t, func() bool { return len(keysUnder(t, client, "down/")) == 1 }, "who waited has left")
+	require.Equal(t, []string{m.Key()}, keysUnder(t, client, "down/"))
+	require.Empty(t, down)
+	require.NoError(t, m.Unlock(soon(t)))
+	require.NoError(t, <-down)
 	resp, err := client.Leases(soon(t))
 	require.NoError(t, err)
 	require.Empty(t, resp.Leases)

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // The sweep deletes a stray by its name. While that deletion is under way, no ticket of that name may come into being.
@@ -30,12 +28,7 @@ func TestTimeTheNameOfAStrayIsNotUsedAgain(t *testing.T) {
 			return fault{lost: once}
 		})
 		require.NoError(t, NewMutex(s, "other").Lock(t.Context()))
-		e.mu.Lock()
-		e.rev++ // a copy of the second's put arrives
-		e.keys[key] = &mvccpb.KeyValue{
-			Key: []byte(key), Value: []byte(s.Identity()), CreateRevision: e.rev, ModRevision: e.rev, Lease: int64(s.Lease()),
-		}
-		e.mu.Unlock()
+		e.Put(key, s.Identity(), int64(s.Lease())) // a copy of the second's put arrives
 
 		e.only("write", fault{lost: true}) // the sweep's deletion is under way
 		for begin := e.count("write"); e.count("write") == begin; synctest.Wait() {

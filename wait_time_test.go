@@ -10,9 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/etcdlock/etcdlock/internal/queue"
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
@@ -166,7 +163,7 @@ func TestTimeAFreshStreamWakesOnlyThoseWhoWatch(t *testing.T) {
 		require.NoError(t, holder.Lock(t.Context()))
 		errs := crowd(t.Context(), s, "stream", 100)
 		time.Sleep(time.Second)
-		reads, watches, stream := e.count("read"), e.count("watch"), e.stream
+		reads, watches := e.count("read"), e.count("watch")
 		e.bends(func(call string) fault { return fault{lost: call == "watch" && e.calls[call] == watches+1} })
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -176,7 +173,6 @@ func TestTimeAFreshStreamWakesOnlyThoseWhoWatch(t *testing.T) {
 		}()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.NotEqual(t, stream, e.stream)
 		require.Equal(t, watches+3+2, e.count("watch"), "three tries of Observe; the first's, and the one that keeps the stream open")
 		require.Equal(t, reads+1+1, e.count("read"), "the list of Observe; what happened before the new watch of the first")
 		require.NoError(t, holder.Unlock(t.Context()))
@@ -269,12 +265,6 @@ func TestTimeTryLockDoesNotWaitForADeletionThatHangs(t *testing.T) {
 	})
 }
 
-// putLocked creates a key behind everybody's back.
-func (e *etcd) putLocked(key, value string) {
-	e.rev++
-	e.keys[key] = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), CreateRevision: e.rev, ModRevision: e.rev}
-}
-
 // Keys of names below come and go faster than TryLock can look at all keys under its own.
 func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 	for name, busy := range map[string]bool{"free": false, "taken while it looks": true} {
@@ -286,9 +276,7 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 				go func() {
 					for i := 0; ; i++ {
 						key := fmt.Sprintf("n/b/%d", i)
-						e.mu.Lock()
-						e.putLocked(key, "")
-						e.mu.Unlock()
+						e.Put(key, "", 0)
 						if !rpc.Sleep(traffic, 3*time.Millisecond) {
 							return
 						}
@@ -297,8 +285,8 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 				}()
 				synctest.Wait()
 				e.bends(func(string) fault { // with e.mu
-					if busy && e.calls["write"] == 3 && e.keys["n/foreign"] == nil {
-						e.putLocked("n/foreign", "other")
+					if busy && e.calls["write"] == 3 && e.Key("n/foreign") == nil {
+						e.Put("n/foreign", "other", 0)
 					}
 					return fault{after: 40 * time.Millisecond}
 				})
@@ -337,28 +325,21 @@ func TestTimeAMirrorMovesItsWatchOnlyIfThatStaysSilent(t *testing.T) {
 					time.Sleep(time.Millisecond) // for the mirror
 					require.NoError(t, m.Unlock(t.Context()))
 				}
-				e.mu.Lock()
-				require.Len(t, e.keys, 1, "it lingers")
+				require.Len(t, e.Keys("mirror/"), 1, "it lingers")
 				if silent {
-					clear(e.watches) // their member is frozen
+					e.MuteStreams(0) // their member is frozen
+				} else {
+					e.DelayStreams(0, s.TTL()/3+time.Millisecond)
 				}
-				e.putLocked("mirror/foreign", "")
-				put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: e.keys["mirror/foreign"]}
-				e.mu.Unlock()
-				stream := e.stream
+				e.Put("mirror/foreign", "", 0)
+				e.DelayStreams(0, 0)
+				watches := e.count("watch")
 				time.Sleep(s.TTL() / 3)
 				synctest.Wait()
-				e.mu.Lock()
-				require.Len(t, e.keys, 1, "the lock gives way at once")
-				for w := range e.watches {
-					if !silent && within([]byte("mirror/foreign"), w.from, w.to) {
-						w.events <- clientv3.WatchResponse{Events: []*clientv3.Event{put}}
-					}
-				}
-				e.mu.Unlock()
+				require.Len(t, e.Keys("mirror/"), 1, "the lock gives way at once")
 				time.Sleep(time.Second)
 				synctest.Wait()
-				require.Equal(t, silent, e.stream != stream)
+				require.Equal(t, silent, e.count("watch") > watches)
 			})
 		})
 	}

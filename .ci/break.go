@@ -119,23 +119,25 @@ func try(dir string, r row) string {
 }
 
 func test(dir, name string) (out []byte, green bool) {
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=3m", "-run", "^"+name+"$", packageOf(dir, name))
-	cmd.Dir = dir
+	cmd := exec.Command("go", "test", "-count=1", "-timeout=3m", "-run", "^"+name+"$", ".")
+	cmd.Dir = packageOf(dir, name)
 	out, err := cmd.CombinedOutput()
 	return out, err == nil && !bytes.Contains(out, []byte("no tests to run"))
 }
 
-// packageOf finds where a test is: at the root, or in the package that it tests.
+// packageOf finds where a test is: at the root, or in the package that it tests, which may be a module of its own.
 func packageOf(dir, name string) string {
-	pkg := "."
-	_ = filepath.WalkDir(filepath.Join(dir, "internal"), func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, "_test.go") {
-			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
-				pkg = filepath.Dir(path)
+	pkg := dir
+	for _, under := range []string{"internal", "cmd", "locktest", "prometheus", "otel"} {
+		_ = filepath.WalkDir(filepath.Join(dir, under), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
+					pkg = filepath.Dir(path)
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	return pkg
 }
 

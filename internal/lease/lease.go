@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -22,7 +23,7 @@ const marginPart = 20
 
 // Lease is one etcd lease, from its grant to its end, together with the moment until which it can be relied on:
 //
-//	deadline = S + min(TTL asked, TTL granted) − margin
+//	deadline = S + min(TTL asked, TTL granted) − TTL/20 − early
 //
 // S is a moment before the requests were sent whose effect the deadline rests on: the grant, and later the two of each
 // renewal. Never the moment an answer arrived: a slow answer must not stretch a hold. A lease that is over stays over.
@@ -31,8 +32,12 @@ type Lease struct {
 	TTL time.Duration // as granted
 
 	asked  time.Duration
+	early  time.Duration // how much earlier than it must it is given up
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+
+	ended  atomic.Int64 // the Instant at which it was over, once it is
+	byEtcd atomic.Bool  // it ended because etcd said so, not by its deadline
 
 	// mu guards what follows. Nothing is taken under it, and no context is cancelled.
 	mu       sync.Mutex
@@ -42,9 +47,10 @@ type Lease struct {
 	timer    *time.Timer
 }
 
-// New returns a lease that was granted for ttl seconds. The request, for asked, was sent no earlier than sent.
-func New(id clientv3.LeaseID, asked time.Duration, ttl int64, sent Instant) *Lease {
-	l := &Lease{ID: id, asked: asked, TTL: seconds(ttl)}
+// New returns a lease that was granted for ttl seconds. The request, for asked, was sent no earlier than sent. It is given
+// up early by as much as it says.
+func New(id clientv3.LeaseID, asked, early time.Duration, ttl int64, sent Instant) *Lease {
+	l := &Lease{ID: id, asked: asked, early: early, TTL: seconds(ttl)}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +67,7 @@ func seconds(n int64) time.Duration {
 // trust is how long the lease can be relied on, counted from S, when etcd has said granted.
 func (l *Lease) trust(granted time.Duration) time.Duration {
 	ttl := min(l.asked, granted)
-	return ttl - ttl/marginPart
+	return ttl - ttl/marginPart - l.early
 }
 
 // Context is over, with the cause, when the lease is. It does not ask the clock: Alive does.
@@ -105,12 +111,25 @@ func (l *Lease) End(cause error) {
 	l.mu.Lock()
 	if l.cause == nil {
 		l.cause = cause
+		l.ended.Store(int64(min(Now(), l.deadline)))
 		l.timer.Stop()
 	}
 	cause = l.cause
 	l.mu.Unlock()
 	l.cancel(cause)
 }
+
+// NotFound ends the lease because etcd says that there is no such lease.
+func (l *Lease) NotFound() {
+	if l.Alive() {
+		l.byEtcd.Store(true)
+	}
+	l.End(ErrLost)
+}
+
+// Ended tells of a lease that is over when it was, which is its deadline however late anybody noticed, and whether etcd
+// said so. It takes no mutex and asks no clock.
+func (l *Lease) Ended() (at Instant, byEtcd bool) { return Instant(l.ended.Load()), l.byEtcd.Load() }
 
 // expire runs when the timer fires, which an extension may have overtaken.
 func (l *Lease) expire() {
@@ -121,19 +140,11 @@ func (l *Lease) expire() {
 	}
 }
 
-// Bound returns ctx, ended early, with cause, by the end of the lease: for requests made on the way to a hold under it.
-// Whoever waits long does without, for memory's sake.
-func (l *Lease) Bound(ctx context.Context, cause error) (bounded context.Context, release func()) {
-	bounded, cancel := context.WithCancelCause(ctx)
-	unhook := context.AfterFunc(l.ctx, func() { cancel(cause) })
-	return bounded, func() { unhook(); cancel(nil) }
-}
-
 // Span is the TTL that counts here: etcd may grant more than was asked, and the deadline takes the smaller.
 func (l *Lease) Span() time.Duration { return min(l.asked, l.TTL) }
 
 // Margin is how long before etcd's own end of it the lease is given up.
-func (l *Lease) Margin() time.Duration { return l.Span() / marginPart }
+func (l *Lease) Margin() time.Duration { return l.Span()/marginPart + l.early }
 
 // Due is the time until every has passed since S, at least 0.
 func (l *Lease) Due(every time.Duration) time.Duration {

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // This file has the seam for faults: what becomes of a request on its way to the cluster and back.
@@ -65,6 +67,12 @@ type Verdict struct {
 	AnswerAgain bool
 	// Hollow, of a keepalive: a leader that was deposed, and does not know, acknowledges it in the term before.
 	Hollow bool
+	// Unheard, of a keepalive: the answer is of a leader that never heard of the lease.
+	Unheard bool
+	// TTL, if not 0, is what a grant gives, or what a keepalive reports.
+	TTL int64
+	// Term, if not 0, is the raft term in the answer.
+	Term uint64
 }
 
 var (
@@ -140,6 +148,9 @@ func sendVerdict[T any](
 	arrive := func() (res result[T]) {
 		c.s.awake(r.Member)
 		c.s.do(func() { res.value, res.err = effect(r.Member, v) })
+		if h, ok := any(res.value).(interface{ GetHeader() *pb.ResponseHeader }); ok && res.err == nil && v.Term != 0 {
+			h.GetHeader().RaftTerm = v.Term
+		}
 		if !local {
 			c.s.caughtUp(r.Member)
 		}

@@ -86,8 +86,12 @@ func (s *Server) attachedLocked(id int64) []string {
 }
 
 func (c *conn) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest, _ ...grpc.CallOption) (*pb.LeaseGrantResponse, error) {
-	return send(ctx, c, Request{Kind: Grant, Write: true, Body: r}, false, func(member int) (*pb.LeaseGrantResponse, error) {
-		l, err := c.s.grantLocked(r.ID, r.TTL)
+	return sendVerdict(ctx, c, Request{Kind: Grant, Write: true, Body: r}, false, func(member int, v Verdict) (*pb.LeaseGrantResponse, error) {
+		ttl := r.TTL
+		if v.TTL != 0 {
+			ttl = v.TTL
+		}
+		l, err := c.s.grantLocked(r.ID, ttl)
 		if err != nil {
 			return nil, err
 		}
@@ -176,6 +180,7 @@ func (k *keepAlive) Recv() (*pb.LeaseKeepAliveResponse, error) {
 		resp := &pb.LeaseKeepAliveResponse{Header: s.headerLocked(s.rev, member), ID: id}
 		l := s.leases[id]
 		switch {
+		case v.Unheard:
 		case v.Hollow:
 			resp.Header.RaftTerm--
 			resp.TTL = 1
@@ -185,6 +190,9 @@ func (k *keepAlive) Recv() (*pb.LeaseKeepAliveResponse, error) {
 		case l != nil:
 			s.renewLocked(l)
 			resp.TTL = l.ttl
+			if v.TTL != 0 {
+				resp.TTL = v.TTL
+			}
 		}
 		return resp, nil
 	})

@@ -135,6 +135,13 @@ func (s *Server) Judge(judge func(Request) Verdict) {
 	s.judge = judge
 }
 
+// SetMaxTxnOps changes how many operations a transaction may have from now on.
+func (s *Server) SetMaxTxnOps(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.MaxTxnOps = n
+}
+
 // Rev is the revision of the latest commit.
 func (s *Server) Rev() int64 {
 	s.mu.Lock()

@@ -78,6 +78,17 @@ func (s *Server) MuteStreams(client int) {
 	}
 }
 
+// DelayStreams lets every later answer over the watch streams that are there take that long.
+func (s *Server) DelayStreams(client int, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.streams {
+		if client == 0 || w.c.id == client {
+			w.delay = d
+		}
+	}
+}
+
 func (w *watchStream) breakLocked(err error) {
 	w.broken = err
 	delete(w.c.s.streams, w)

@@ -16,6 +16,13 @@ import (
 // With an error, by is not nil if the caller's context ended while others held; its fields are empty where nobody knows
 // who.
 func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
+	w := q.waitBegun(ctx, k, name, false)
+	t, by, err = q.acquire(ctx, k, name, value)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, err
+}
+
+func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
 	for n := 0; ; n++ {
 		l, err := q.usable(ctx)
 		if err != nil {
@@ -26,6 +33,10 @@ func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *
 			return t, nil, nil
 		}
 		a, err := t.enqueue(ctx)
+		if err == nil && k.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
+			err = ErrShared
+		}
+		t.warnOf(a.near.key)
 		if err == nil {
 			err = t.wait(ctx, a)
 		}
@@ -33,15 +44,22 @@ func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *
 			return t, nil, nil
 		}
 		t.giveUp(err)
-		if ctx.Err() == nil && l.Context().Err() == nil && !errors.Is(err, errRequeue) {
+		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, nil, q.why(ctx, err)
 		}
-		// Either the lease or the ticket went, or the caller has had enough. Where it is the lease, the next one tells
-		// how to go on. A name whose tickets somebody keeps deleting is not queued for in a tight loop.
-		if ctx.Err() != nil || l.Context().Err() == nil && !rpc.Sleep(ctx, min(time.Millisecond<<min(n, 9), l.TTL/30)) {
+		if pause(ctx, l, n); ctx.Err() != nil {
 			return nil, t.blocker(), q.why(ctx, err)
 		}
 	}
+}
+
+// pause is what follows the nth attempt. Either the lease or the ticket went, or the Session ends, or the caller has had
+// enough. Where it is the lease, the next one tells how to go on. A name whose tickets somebody keeps deleting is not queued
+// for in a tight loop.
+func pause(ctx context.Context, l *Lease, n int) {
+	ctx, release := l.bound(ctx)
+	defer release()
+	rpc.Sleep(ctx, min(time.Millisecond<<min(n, 9), l.TTL/30))
 }
 
 // usable returns a lease to queue with, or what can be told without asking etcd.

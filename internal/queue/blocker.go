@@ -31,16 +31,16 @@ func (t *Ticket) whenToAsk(ctx context.Context, a ahead) <-chan time.Time {
 }
 
 // askWhoHolds asks, unless somebody of the group does, or has just done it, or the holder is one of ours.
-func (g *group) askWhoHolds(a ahead) {
-	q := g.q
+func (t *Ticket) askWhoHolds(a ahead) {
+	g, q := t.group, t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if g.asking || g.seen != nil && lease.Now().Sub(g.seenAt) < nameAfter || g.ownHolderLocked() != nil {
+	if g.asking || g.seen != nil && lease.Now().Sub(g.seenAt) < nameAfter || g.ownHolderLocked(t.kind.Class) != nil {
 		return
 	}
 	g.asking = q.tasks.Go(func() {
 		asked := lease.Now()
-		by := g.whoHolds(a)
+		by := t.whoHolds(a)
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if g.asking = false; by != nil {
@@ -49,16 +49,17 @@ func (g *group) askWhoHolds(a ahead) {
 	})
 }
 
-// whoHolds asks any member who holds; nil if it cannot be told.
-func (g *group) whoHolds(a ahead) *Contender {
-	c := g.q.c
+// whoHolds asks any member who holds; nil if it cannot be told. Behind readers that hold, a writer that waits is what a reader
+// waits for: it is told that one.
+func (t *Ticket) whoHolds(a ahead) *Contender {
+	g, c := t.group, t.group.q.c
 	ctx, cancel := context.WithTimeout(g.q.tasks.Back(), c.AttemptTimeout(0))
 	defer cancel()
 	key, opts := g.prefix, []clientv3.OpOption{
 		clientv3.WithSerializable(), clientv3.WithPrefix(), clientv3.WithLimit(1),
 		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
 	}
-	if a.alone() { // it holds; the scan of a long queue is saved
+	if a.alone() || t.kind.Class.shares(t.kind.Class) { // the scan of a long queue is saved
 		key, opts = a.near.key, opts[:1]
 	}
 	resp, err := c.Get(ctx, key, opts...)
@@ -80,24 +81,19 @@ func (t *Ticket) blocker() *Contender {
 	if t.rev == 0 {
 		return nil
 	}
-	by := t.group.ownHolderLocked()
+	by := t.group.ownHolderLocked(t.kind.Class)
 	if by == nil {
 		by = t.group.seen
 	}
-	if by == nil || by.Rev >= t.rev {
+	if by == nil || by.Rev >= t.rev || t.kind.Class.shares(t.group.class(by.Key)) {
 		return new(Contender)
 	}
 	return by
 }
 
-// sharesLocked reports whether a ticket of class c may hold beside the one of ours that holds.
-func (g *group) sharesLocked(c Class) bool {
-	return g.holder != nil && g.holder.kind.Class == c && c.limit == 0
-}
-
-// ownHolderLocked tells that a ticket of this Session holds, which needs no asking.
-func (g *group) ownHolderLocked() *Contender {
-	if t := g.holder; t != nil && t.state == held && !t.hold.Lost() {
+// ownHolderLocked tells that a ticket of this Session holds which is in the way of one of class c. It needs no asking.
+func (g *group) ownHolderLocked(c Class) *Contender {
+	if t := g.holder; t != nil && t.state == held && !t.hold.Lost() && (c != t.kind.Class || c.alone()) {
 		return &Contender{Key: t.key, Value: t.value, Rev: t.rev, Lease: t.lease.ID}
 	}
 	return nil

@@ -33,19 +33,34 @@ func Of(n int64) Class { return Class{word: "of-" + strconv.FormatInt(n, 10) + "
 // alone reports whether a ticket of the class holds alone.
 func (c Class) alone() bool { return c.limit == 1 }
 
+// shares reports whether any number of tickets of the two classes hold together.
+func (c Class) shares(other Class) bool { return c == other && c.limit == 0 }
+
 // keyRange is the keys from one up to, and without, another.
 type keyRange struct{ from, to string }
 
+// permits reports whether the class is that of a semaphore.
+func (c Class) permits() bool { return c != Exclusive && c != Reader }
+
+// counted reports whether so many tickets of the class hold together: then those of it that are ahead are counted, see
+// census.go.
+func (c Class) counted() bool { return c.limit > 1 }
+
 // gates are the ranges of keys under a prefix in which an earlier ticket excludes one of this class. A class that shares
-// its turn without limit leaves out its own keys: readers never look at readers. Of a limited one each waits for all before
-// it, as an exclusive one does, which lets too few hold and never too many.
+// its turn leaves out its own keys: readers never look at readers.
 func (c Class) gates(prefix string) []keyRange {
 	end := prefix[:len(prefix)-1] + "0" // what comes after "/"
-	if c.limit > 0 {
+	if c.alone() {
 		return []keyRange{{prefix, end}}
 	}
+	own := c.keys(prefix)
+	return []keyRange{{prefix, own.from}, {own.to, end}}
+}
+
+// keys is the range of the keys under a prefix that have the word of the class.
+func (c Class) keys(prefix string) keyRange {
 	own := prefix + c.word
-	return []keyRange{{prefix, own}, {own[:len(own)-1] + ".", end}} // what comes after "-"
+	return keyRange{own, own[:len(own)-1] + "."} // what comes after "-"
 }
 
 // Classify reads the class and the weight off the leaf of a ticket's key. A class is told by how the leaf begins, never
@@ -92,10 +107,10 @@ func permitWeight(rest string, n int64) int64 {
 // number reads a positive number in its only spelling; 0 if it is none.
 func number(digits string) int64 {
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 1 || digits != strconv.FormatInt(n, 10) {
-		return 0
+	if digits == strconv.FormatInt(n, 10) && err == nil {
+		return max(n, 0)
 	}
-	return n
+	return 0
 }
 
 // admits is the rule: a ticket holds if and only if every earlier ticket of the name is of its class, and their weights
@@ -105,7 +120,7 @@ func number(digits string) int64 {
 // holders are always the first so many of the queue, and exclude each other nowhere. Nobody comes before a ticket that
 // exists, so what is ahead only shrinks: who holds, holds until its own key goes.
 func (c Class) admits(weight int64, others bool, same int64) bool {
-	return !others && (c.limit == 0 || same+weight <= c.limit)
+	return !others && (c.limit == 0 || same <= c.limit-weight)
 }
 
 // Holders returns how many of these keys hold: leaves of one name, in the order of their create revisions.

@@ -76,62 +76,89 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	q := g.q
 	q.mu.Lock()
 	g.dropDeletedLocked()
-	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-1, 1))]) // each is a Txn of its own, inside
+	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-3, 1))]) // each is a Txn of its own, inside
 	if len(batch) == 0 {
 		g.flushes--
 		q.mu.Unlock()
 		return false, nil
 	}
+	ops := deletionsLocked(batch)
+	q.mu.Unlock()
+
+	done := q.deleteNow(ctx, limit, ops)
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.deletedLocked(batch, done)
+	switch {
+	case done.tooMuch:
+		return true, nil // again, with fewer
+	case done.err != nil:
+		return true, done.err
+	}
+	g.dropDeletedLocked()
+	if slices.ContainsFunc(g.toDelete, func(t *Ticket) bool { return t.deletions.out == 0 }) {
+		return true, nil
+	}
+	g.flushes-- // what is left, other flushes have under way, and repeat
+	return false, nil
+}
+
+// deleted is what came of one request to delete tickets.
+type deleted struct {
+	found   []bool // for each, whether it was there
+	at      int64  // the revision
+	late    bool   // answered so late that the etcd client may have sent it twice
+	tooMuch bool   // refused for its size
+	err     error
+}
+
+// deletionsLocked are the operations that delete tickets, which are under way from now on.
+func deletionsLocked(batch []*Ticket) []clientv3.Op {
 	ops := make([]clientv3.Op, len(batch))
 	for i, t := range batch {
 		t.deletions.out++
 		ops[i] = t.deletion()
 	}
-	q.mu.Unlock()
+	return ops
+}
 
+// deleteNow sends them in one request.
+func (q *Tickets) deleteNow(ctx context.Context, limit time.Duration, ops []clientv3.Op) (d deleted) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	start := lease.Now()
-	found, at, err := q.delete(ctx, ops)
-	late := q.c.Late(lease.Now().Sub(start))
-	cancel()
+	d.found, d.at, d.err = q.delete(ctx, ops)
+	d.late = q.c.Late(lease.Now().Sub(start))
+	d.tooMuch = q.c.TooMuch(d.err, len(ops))
+	return d
+}
 
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	g.lastErr = rpc.Unanswered(err)
-	smaller := q.c.TooMuch(err, len(ops))
+// deletedLocked takes in what came of it.
+func (q *Tickets) deletedLocked(batch []*Ticket, done deleted) {
 	for i, t := range batch {
+		t.group.lastErr = rpc.Unanswered(done.err)
 		d := &t.deletions
 		d.out--
 		switch {
-		case smaller: // refused, so nothing of it is under way
-		case err == nil:
-			if found[i] {
+		case done.tooMuch: // refused, so nothing of it is under way
+		case done.err == nil:
+			if done.found[i] {
 				d.found = true
-			} else if late {
+			} else if done.late {
 				d.unknown = true
 			}
-			t.goneLocked(at)
+			t.goneLocked(done.at)
 			if d.out == 0 && !d.found && !d.unknown {
 				q.leases.CheckNow() // somebody removed it: also the one to which the hold went in memory?
 			}
-		case rpc.Transient(err):
+		case rpc.Transient(done.err):
 			d.unknown = true
 		default:
-			d.refused = err // tried again all the same: permissions come back
+			d.refused = done.err // tried again all the same: permissions come back
 		}
 		t.tellLocked()
 	}
-	switch {
-	case smaller:
-		return true, nil // again, with fewer
-	case err != nil:
-		return true, err
-	}
-	if g.dropDeletedLocked(); len(g.toDelete) == 0 {
-		g.flushes--
-		return false, nil
-	}
-	return true, nil
 }
 
 // deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
@@ -150,7 +177,8 @@ func (t *Ticket) deletion() clientv3.Op {
 		return clientv3.OpDelete(t.key)
 	}
 	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
-	return clientv3.OpTxn([]clientv3.Cmp{exists}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
+	slots := t.slotDeletions() // also where the ticket is gone
+	return clientv3.OpTxn([]clientv3.Cmp{exists}, append([]clientv3.Op{clientv3.OpDelete(t.key)}, slots...), slots)
 }
 
 // delete sends deletions in one request and tells which of them found their key, and the revision.

@@ -33,7 +33,11 @@ func (a ahead) alone() bool { return a.far.key == "" }
 //
 // The server scans the whole range for one; keys alone, it does so in its index.
 func (t *Ticket) asking(limit, upTo, at int64) (ops []clientv3.Op) {
-	for _, gate := range t.kind.Class.gates(t.group.prefix) {
+	class := t.kind.Class
+	if t.drain != nil {
+		class = Reader // which are counted
+	}
+	for _, gate := range class.gates(t.group.prefix) {
 		opts := append(rpc.AsOf(at),
 			clientv3.WithRange(gate.to), clientv3.WithKeysOnly(), clientv3.WithLimit(limit),
 			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
@@ -70,15 +74,16 @@ func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool
 // A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
 // finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
 func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	c := t.group.q.c
+	put, counting := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)), t.group.counting(t.kind.Class)
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
-			Then(append(t.asking(2, 0, 0), clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)))...).
-			Else(clientv3.OpGet(t.key)).
+			Then(append(t.asking(2, 0, 0), append(counting, put)...)...).
+			Else(append([]clientv3.Op{clientv3.OpGet(t.key)}, counting...)...).
 			Commit()
 		if err != nil || lease.Now().Sub(start) > time.Second {
 			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
@@ -95,15 +100,17 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 		if len(kvs) == 0 {
 			return ahead{}, errors.New("etcdlock: bug: a ticket both exists and does not")
 		}
+		t.count(resp.Responses[1:], resp.Header.Revision, generation{})
 		if !t.found(kvs[0]) {
 			return ahead{}, errRequeue
 		}
 		return t.look(ctx, 0)
 	}
-	rev := resp.Header.Revision
+	rev, gates := resp.Header.Revision, resp.Responses[:len(resp.Responses)-1-len(counting)]
+	t.count(resp.Responses[len(gates):len(gates)+len(counting)], rev, generation{t.key, rev})
 	t.placed(rev)
 	var answers []*pb.RangeResponse
-	for _, r := range resp.Responses[:len(resp.Responses)-1] {
+	for _, r := range gates {
 		answers = append(answers, r.GetResponseRange())
 	}
 	if a, ok := t.ahead(answers, rev); ok {
@@ -125,7 +132,7 @@ func (t *Ticket) found(kv *mvccpb.KeyValue) bool {
 // leaseGone turns etcd's refusal of a dead lease into the loss that it is.
 func (t *Ticket) leaseGone(err error) error {
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		t.lease.End(lease.ErrLost)
+		t.lease.NotFound()
 		return errRequeue
 	}
 	return err
@@ -134,7 +141,7 @@ func (t *Ticket) leaseGone(err error) error {
 // look asks who is ahead as of revision at, by a read that any member with that revision may answer, or as of now, by
 // a linearizable one, if at is 0. It fails with errRequeue if the ticket itself is not there.
 func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	limit := int64(3) // the ticket itself, and two
 	for {
@@ -149,6 +156,9 @@ func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
 		}
 		for _, r := range answers {
 			if generationOf(r.Kvs, t.key, t.rev) != nil {
+				if t.drain != nil {
+					t.drain.seen = rev
+				}
 				return a, nil
 			}
 		}
@@ -178,7 +188,7 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 	for i, p := range want {
 		ops[i] = clientv3.OpGet(p.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
 	}
-	lctx, release := t.lease.Bound(ctx, errRequeue)
+	lctx, release := t.lease.bound(ctx)
 	defer release()
 	actx, cancel := context.WithTimeout(lctx, t.group.q.c.AttemptTimeout(0))
 	defer cancel()

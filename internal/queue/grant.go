@@ -16,8 +16,12 @@ import (
 const CheckAfter = 3 * time.Millisecond
 
 // grant makes the ticket a hold. It fails with errRequeue if the ticket or its lease has gone meanwhile: a lease past
-// its deadline grants nothing, whatever etcd still shows.
+// its deadline grants nothing, whatever etcd still shows. Nor does a Session that has begun to end: from then on, what it
+// holds only becomes less.
 func (t *Ticket) grant() error {
+	if t.all != nil {
+		return nil // it waits for the others, see All.grant
+	}
 	q := t.group.q
 	if !t.lease.Alive() {
 		return errRequeue
@@ -28,10 +32,15 @@ func (t *Ticket) grant() error {
 }
 
 func (t *Ticket) grantLocked() error {
+	if t.group.q.tasks.Closing().Err() != nil {
+		return errRequeue
+	}
 	if !t.moveLocked(held) {
 		return errRequeue
 	}
-	t.near, t.hold = generation{}, lease.NewHold(t.lease.Lease, t.kind.Released)
+	if t.near = (generation{}); t.hold == nil { // one of a set has the hold of all
+		t.hold = lease.NewHold(t.lease.Lease, t.kind.Released)
+	}
 	t.group.watchOthersLocked()
 	select {
 	case t.group.q.held <- struct{}{}:
@@ -58,7 +67,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 	if pred.state != left || !pred.handsOffLocked(t) {
 		return false, nil
 	}
-	pred.handed = true
+	pred.handed, t.memory = true, true
 	if err := t.grantLocked(); err != nil {
 		return true, err
 	}
@@ -69,7 +78,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 // handsOffLocked reports whether the hold of t, which has left, goes on in memory as next's.
 func (t *Ticket) handsOffLocked(next *Ticket) bool {
 	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handed &&
-		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting
+		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting && next.drain == nil
 }
 
 // letsInNext is the rule for a ticket that left: whether the one behind it holds then, without a look at the queue. It
@@ -80,7 +89,8 @@ func (t *Ticket) letsInNext() bool { return t.byHolder && t.kind.Class.alone() }
 // own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
 // round trip on every handoff.
 func (t *Ticket) grantThenCheck(at int64) error {
-	if err := t.grant(); err != nil {
+	t.all.isFirst(at)
+	if err := t.grant(); err != nil || t.all != nil { // a set looks before it holds
 		return err
 	}
 	q := t.group.q

@@ -13,22 +13,33 @@ import (
 
 // Keys is where the tickets of one name are in etcd: the keys directly under it. Keys further down belong to names that
 // nest in it.
-type Keys struct{ prefix string }
+type Keys struct {
+	Name   string
+	prefix string
+}
 
 // KeysOf returns the keys of a name.
-func KeysOf(name string) Keys { return Keys{name + "/"} }
+func KeysOf(name string) Keys { return Keys{Name: name, prefix: name + "/"} }
 
-func (k Keys) name() string { return k.prefix[:len(k.prefix)-1] }
-
-// ticket is the key of a ticket. The word of its class comes first.
-func (k Keys) ticket(c Class, id clientv3.LeaseID, n uint64) string {
-	return fmt.Sprintf("%s%s%x-%d", k.prefix, c.word, id, n)
+// ticket is the key of a ticket. The word of its class comes first, and the weight if it has more than one.
+func (k Keys) ticket(kind *Kind, id clientv3.LeaseID, n uint64) string {
+	word := kind.Class.word
+	if kind.Weight > 1 {
+		word += fmt.Sprintf("w%d-", kind.Weight)
+	}
+	return fmt.Sprintf("%s%s%x-%d", k.prefix, word, id, n)
 }
 
 // direct reports whether key is one of them.
 func (k Keys) direct(key string) bool {
 	leaf, ok := strings.CutPrefix(key, k.prefix)
 	return ok && !strings.Contains(leaf, "/")
+}
+
+// class is that of the ticket that has this key.
+func (k Keys) class(key string) Class {
+	c, _ := Classify(strings.TrimPrefix(key, k.prefix))
+	return c
 }
 
 // Contender is one ticket as etcd shows it, of whoever made it.
@@ -38,6 +49,18 @@ type Contender struct {
 	Rev   int64 // create revision
 	Mod   int64 // the revision of its value
 	Lease clientv3.LeaseID
+}
+
+// Class says in words with whom the contender can share its turn: "" with nobody, "read", or "2 of 10".
+func (c *Contender) Class() string {
+	class, weight := Classify(c.Key[strings.LastIndexByte(c.Key, '/')+1:])
+	switch {
+	case class == Exclusive:
+		return ""
+	case class == Reader:
+		return "read"
+	}
+	return fmt.Sprintf("%d of %d", weight, class.limit)
 }
 
 func contender(kv *mvccpb.KeyValue) *Contender {

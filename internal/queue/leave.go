@@ -84,15 +84,20 @@ func (t *Ticket) startLeavingLocked() bool {
 func (t *Ticket) giveUp(err error) {
 	q := t.group.q
 	q.mu.Lock()
+	refused := t.refusedLocked(err)
+	q.mu.Unlock()
+	if !refused {
+		t.Leave()
+	}
+}
+
+func (t *Ticket) refusedLocked(err error) bool {
 	refused := t.state == sending && !rpc.Transient(err)
 	if refused {
 		t.lateLocked()
 		t.goneLocked(0)
 	}
-	q.mu.Unlock()
-	if !refused {
-		t.Leave()
-	}
+	return refused
 }
 
 // forget drops a ticket that was never put.
@@ -115,8 +120,10 @@ func (t *Ticket) Removed(at int64) {
 	t.goneLocked(at)
 	t.recheckLocked()
 	q.mu.Unlock()
+	defer t.dropSlots()
 	if hold != nil {
 		hold.Lose()
-		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", t.group.name(), "ticket", t.key, "token", t.rev)
+		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", Short(t.group.Name),
+			"ticket", Short(t.key), "token", t.rev)
 	}
 }

@@ -170,7 +170,7 @@ func (g *group) takeUpLocked(k *Kind) *Ticket {
 		return nil
 	}
 	old := g.idle
-	if !k.Handoff || k.Class != old.kind.Class {
+	if !k.Handoff || k.Class != old.kind.Class || g.q.tasks.Closing().Err() != nil {
 		old.leaveLocked()
 		return nil
 	}

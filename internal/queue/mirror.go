@@ -2,11 +2,8 @@ package queue
 
 import (
 	"context"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file keeps the whole queue of one name in memory, for whoever needs to know of everybody in it.
@@ -31,74 +28,27 @@ func (m *mirror) told() bool { return m.rev >= m.due }
 
 // run follows the queue until ctx ends or etcd refuses for good.
 func (m *mirror) run(ctx context.Context) error {
-	var w rpc.Watch
-	defer w.Stop()
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
-	for {
-		before := m.rev
-		err := m.pass(ctx, &w)
-		if m.blind != nil {
-			m.blind()
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil && !rpc.Transient(err):
-			return err
-		case m.rev != before:
-			pace.Reset()
-		}
-		if !pace.Wait(ctx) {
-			return ctx.Err()
-		}
+	f := &feed{
+		q: m.q, key: m.keys.prefix, opts: []clientv3.OpOption{clientv3.WithPrefix()},
+		list: m.list, apply: m.apply, check: m.check, told: m.told, blind: m.blind,
 	}
+	return f.run(ctx)
 }
 
-// pass follows one watch until it breaks. The watch begins "from now on" (see rpc.Watch for why), then the queue is read;
-// from there on events tell everything.
-//
-// Once per third of the TTL it reads the queue again, linearizably: a watch on a member that is frozen says nothing, nor
-// does one that is ahead of a store restored from a backup. Where the read knows more, and goes on to a little later, the
-// pass ends and the next one opens its watch on another stream.
-func (m *mirror) pass(ctx context.Context, w *rpc.Watch) error {
-	if _, err := w.Start(ctx, m.q.c, m.keys.prefix, clientv3.WithPrefix()); err != nil {
-		return err
-	}
-	if err := m.list(ctx); err != nil {
-		return err
-	}
-	every := m.q.renewal()
-	again := time.NewTimer(every)
-	defer again.Stop()
-	for {
-		select {
-		case resp, ok := <-w.Events:
-			events := w.Read(resp, ok)
-			if w.Broken() {
-				return rpc.ErrUnanswered
+// check reads the queue again, to know what the watch should have told.
+func (m *mirror) check() reading {
+	known := m.rev
+	return func(ctx context.Context) (take func() error, err error) {
+		all, _, rev, err := m.keys.List(ctx, m.q.c)
+		return func() error {
+			if rev < known {
+				return errRewound
 			}
-			m.apply(events)
-		case <-again.C:
-			if !m.told() {
-				w.LeaveStream(m.q.c)
-				return rpc.ErrUnanswered
-			}
-			all, _, rev, err := m.keys.List(ctx, m.q.c)
-			switch {
-			case err != nil:
-				return err
-			case rev < m.rev: // a restored store: what is known is of another history
-				w.LeaveStream(m.q.c)
-				return rpc.ErrUnanswered
-			}
-			again.Reset(every)
-			if m.due = m.newest(all); !m.told() {
-				again.Reset(m.q.c.AttemptTimeout(0)) // the events may be on their way
+			if m.due = m.newest(all, rev); !m.told() {
 				m.changed(false)
 			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+			return nil
+		}, err
 	}
 }
 
@@ -116,18 +66,17 @@ func (m *mirror) list(ctx context.Context) error {
 	return nil
 }
 
-// newest returns a revision that a watch which has told everything must have shown: of the latest change among all, or,
-// if one that is known is missing there, any after what is known.
-func (m *mirror) newest(all []*Contender) int64 {
-	newest, known := int64(0), 0
+// newest returns a revision that a watch which has told everything must have shown: of the latest change among all, which
+// were there as of rev, or, if one that is known is missing there, any after what is known.
+func (m *mirror) newest(all []*Contender, rev int64) int64 {
+	newest, there := int64(0), make(map[string]bool, len(all))
 	for _, c := range all {
-		newest = max(newest, c.Mod)
-		if m.contenders[c.Key] != nil {
-			known++
-		}
+		newest, there[c.Key] = max(newest, c.Mod), true
 	}
-	if known < len(m.contenders) {
-		newest = max(newest, m.rev+1)
+	for key, c := range m.contenders {
+		if c.Mod <= rev && !there[key] { // a later one is not in the list
+			newest = max(newest, m.rev+1)
+		}
 	}
 	return newest
 }
@@ -156,13 +105,6 @@ func (m *mirror) apply(events []*clientv3.Event) {
 			m.changed(false)
 		}
 	}
-}
-
-// renewal is the time from one renewal to the next.
-func (q *Tickets) renewal() time.Duration {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.lease.TTL / 3
 }
 
 // Observe calls told with the first contender of a name, nil for nobody: with what it is now, and with every change, in

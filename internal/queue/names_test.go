@@ -13,7 +13,7 @@ import (
 // leased returns a lease as Use makes one.
 func leased(t *testing.T, id int64) *Lease {
 	t.Helper()
-	l := lease.New(0x1000, time.Minute, 60, lease.Now())
+	l := lease.New(0x1000, time.Minute, 0, 60, lease.Now())
 	t.Cleanup(func() { l.End(lease.ErrLost) })
 	l.ID = clientv3.LeaseID(0x1000 + 0x10*id)
 	return &Lease{Lease: l, tickets: map[string]*Ticket{}}

@@ -20,6 +20,9 @@ import (
 // nil says that the ticket is gone, or that it lingers. lease.ErrLost, ErrClosed and rpc.ErrClientClosed say why the hold
 // had ended before; everything else matches ErrUnconfirmed.
 func (t *Ticket) Release(ctx context.Context, again bool) error {
+	if t.all != nil {
+		return t.all.release(ctx, again)
+	}
 	var lost error
 	if !again {
 		if lost = t.hold.Release(); lost == nil && t.lingers() {
@@ -57,13 +60,13 @@ func (t *Ticket) awaitGone(ctx context.Context, enough <-chan time.Time) error {
 		case confirmed && (d.found || d.unknown):
 			return nil
 		case confirmed && d.out == 0:
-			if t.group.q.over() != nil {
-				return t.group.q.over() // it was the end of the Session that removed it, for all that is known
+			if err := t.lease.sessionOver(); err != nil {
+				return err // it was the end of the Session that removed it, for all that is known
 			}
 			return lease.ErrLost
 		case !confirmed && (over || t.lease.Context().Err() != nil):
-			if cause := context.Cause(t.lease.Context()); cause != nil && !errors.Is(cause, lease.ErrLost) {
-				return cause // the Session is over
+			if err := t.lease.sessionOver(); err != nil {
+				return err
 			}
 			return unconfirmed(errors.New("the lease ended first"), q.c.Why(last))
 		case d.refused != nil:
@@ -108,6 +111,17 @@ func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 	return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
 }
 
+// Guards are the comparisons that are true while all that it holds exists, nil if it does not hold.
+func (t *Ticket) Guards() []clientv3.Cmp {
+	if t.all != nil {
+		return t.all.guards()
+	}
+	if cmp, ok := t.Guard(); ok {
+		return []clientv3.Cmp{cmp}
+	}
+	return nil
+}
+
 // Verify asks etcd for the ticket. That it exists is enough: it held once, and nobody can come before it.
 func (t *Ticket) Verify(ctx context.Context) error {
 	if t.hold.Err() != nil {
@@ -116,20 +130,26 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
+	err := t.ask(ctx)
+	if t.hold.Err() != nil {
+		return t.ended()
+	}
+	return err
+}
+
+// ask asks etcd for the ticket, and those of its set, and takes it in what is gone.
+func (t *Ticket) ask(ctx context.Context) error {
+	if t.all != nil {
+		return t.all.ask(ctx)
+	}
 	c := t.group.q.c
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
 		return c.Get(ctx, t.key, clientv3.WithKeysOnly())
 	})
-	if err != nil && t.hold.Err() == nil {
-		return err
-	}
 	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
 		t.Removed(resp.Header.Revision)
 	}
-	if t.hold.Err() != nil {
-		return t.ended()
-	}
-	return nil
+	return err
 }
 
 // ended is why a hold is over.

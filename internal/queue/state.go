@@ -47,11 +47,19 @@ func (t *Ticket) moveLocked(to state) bool {
 	if !slices.Contains(leadsTo[t.state], to) {
 		return false
 	}
-	t.state = to
+	t.endHoldLocked(to)
+	if t.state == left {
+		t.group.q.tally.leaving--
+	}
 	g := t.group
+	if c := t.censusLocked(); c != nil && t.state == sending {
+		c.sending--
+	}
+	t.state = to
 	switch to {
 	case held:
 		g.holder, g.seen = t, nil
+		t.beginHoldLocked()
 	case idle:
 		g.idle = t
 	case left, gone:
@@ -68,6 +76,7 @@ func (t *Ticket) moveLocked(to state) bool {
 	switch to {
 	case left:
 		g.toDelete = append(g.toDelete, t)
+		g.q.tally.leaving++
 	case gone:
 		t.next = nil // whoever keeps this one does not keep all that came after
 		delete(t.lease.tickets, t.key)
@@ -93,6 +102,9 @@ func (t *Ticket) goneLocked(at int64) {
 	}
 	t.goneAt = at
 	t.group.goneAt = max(t.group.goneAt, at)
+	if c := t.group.census[t.kind.Class]; c != nil && at > 0 {
+		c.crossOffLocked(t, at)
+	}
 	t.group.dropLocked()
 }
 
@@ -105,9 +117,15 @@ func (t *Ticket) status() (now state, letsIn bool, goneAt int64, changed <-chan 
 	return t.state, t.letsInNext(), t.goneAt, t.changedLocked()
 }
 
+// isGone reports whether the ticket is gone, or another of its set.
 func (t *Ticket) isGone() bool {
-	now, _, _, _ := t.status()
-	return now == gone
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.all != nil {
+		return slices.ContainsFunc(t.all.tickets, func(t *Ticket) bool { return t.state == gone })
+	}
+	return t.state == gone
 }
 
 // changedLocked returns a channel that is closed when the ticket has left or is gone, or more is known of its deletion.
@@ -130,9 +148,10 @@ func (t *Ticket) tellLocked() {
 func (t *Ticket) takeUpLocked() *Ticket {
 	up := &Ticket{
 		group: t.group, lease: t.lease, n: t.n, key: t.key, value: t.value, kind: t.kind,
-		state: held, rev: t.rev, mod: t.mod, guarded: t.guarded, hold: lease.NewHold(t.lease.Lease, t.kind.Released),
+		state: held, rev: t.rev, mod: t.mod, guarded: t.guarded, memory: true, hold: lease.NewHold(t.lease.Lease, t.kind.Released),
 	}
 	t.lease.tickets[t.key], t.group.holder, t.group.idle = up, up, nil
+	up.beginHoldLocked()
 	t.state = gone
 	t.tellLocked()
 	return up

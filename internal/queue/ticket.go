@@ -8,10 +8,12 @@ import (
 
 // Kind is what the tickets of one primitive differ in from those of another.
 type Kind struct {
+	Name     string // what hooks and metrics call it
 	Class    Class
 	Weight   int64 // 1 unless the class counts
 	Released error // the cause of a hold that was released
 	Handoff  bool  // a hold may go on in memory to the Session's next ticket, and linger
+	Elects   bool  // others take the first ticket of the queue for the leader's: nobody may share a turn in it
 }
 
 // Ticket is one place in a queue: one generation of a key in etcd.
@@ -28,9 +30,11 @@ type Ticket struct {
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
 	value string
+	all   *All // that it is one of, nil for a ticket by itself
 
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
+	since     lease.Instant // when it began to hold, if somebody observes
 	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
@@ -38,11 +42,17 @@ type Ticket struct {
 	rev       int64         // create revision: the fencing token; 0 while sending
 	near      generation    // while waiting: the ticket of another Session that it waits for
 	next      *Ticket       // the ticket of this Session that waits for this one in memory
+	memory    bool          // its own hold is one that went on so
+	holds     bool          // it holds, and the end of that was not counted yet
+	works     bool          // a function of its caller runs under it
+	counting  bool          // it waits for the census to make room
+	drain     *drain        // it waits for readers to leave
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
 	opening   func()        // ends its opening of watches, for the same reason; see opens
+	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 
@@ -64,17 +74,24 @@ func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, t
 	if t := q.groups[name].takeUpLocked(k); t != nil {
 		return t, true
 	}
+	return q.newTicketLocked(l, k, name, value), false
+}
+
+func (q *Tickets) newTicketLocked(l *Lease, k *Kind, name, value string) *Ticket {
 	g := q.groupLocked(name)
 	n := g.counter.takeLocked(l, l == q.lease)
-	t = &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k.Class, l.ID, n), value: value}
+	t := &Ticket{group: g, lease: l, kind: k, n: n, after: g.goneAt, key: g.ticket(k, l.ID, n), value: value}
 	g.addLocked(t)
-	return t, false
+	return t
 }
 
 // addLocked registers a ticket.
 func (g *group) addLocked(t *Ticket) {
 	t.lease.tickets[t.key] = t
 	g.refs++
+	if c := t.censusLocked(); c != nil {
+		c.sending++
+	}
 }
 
 // own returns this Session's ticket of that key and generation, if it knows one. A ticket that has gone since rev, as of
@@ -137,6 +154,17 @@ func (t *Ticket) Hold() *lease.Hold { return t.hold }
 
 // Key is the ticket's key in etcd.
 func (t *Ticket) Key() string { return t.key }
+
+// Keys are the keys of the ticket and of those that were put with it, in the order of their names.
+func (t *Ticket) Keys() (keys []string) {
+	if t.all == nil {
+		return []string{t.key}
+	}
+	for _, t := range t.all.tickets {
+		keys = append(keys, t.key)
+	}
+	return keys
+}
 
 // Value is what it was put with.
 func (t *Ticket) Value() string { return t.value }

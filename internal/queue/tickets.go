@@ -24,6 +24,8 @@ var (
 	ErrUnconfirmed = errors.New("etcdlock: released, but not yet confirmed by etcd")
 	// ErrClosed is the cause of what ends because the Session does.
 	ErrClosed = errors.New("etcdlock: session closed")
+	// ErrShared says that an election has found a ticket in its queue that does not hold alone.
+	ErrShared = errors.New("etcdlock: readers or permits queue for this name: an election needs a name of its own")
 )
 
 // errRequeue says that a ticket or its lease was removed while it waited: its caller queues again.
@@ -37,6 +39,9 @@ type Tickets struct {
 	log    *slog.Logger
 	linger time.Duration
 
+	observer Observer // nil if nobody wants to know
+	tally    tally
+
 	held   chan struct{} // tells WatchHeld that something is held
 	checks task.Aside    // of tickets
 	sweeps task.Aside    // for strays
@@ -48,6 +53,8 @@ type Tickets struct {
 	lease    *Lease // the newest, which may be over
 	groups   map[string]*group
 	readable string // a key that this client may read
+	overruns map[*Ticket]*overrun
+	warned   map[string]bool // the names of semaphores whose members were seen to disagree
 }
 
 // Leases is where tickets get the lease that they hang on.
@@ -64,47 +71,83 @@ type Leases interface {
 type Lease struct {
 	*lease.Lease
 
+	// open is over when nobody queues under the lease any more: it is over itself, or the Session has begun to end. What
+	// holds then, holds on.
+	open   context.Context
+	unhook func() bool // from the end of the Session
+
 	// Guarded by the Tickets' mu.
 	tickets map[string]*Ticket // every ticket that may be in etcd under this lease, by key
 	names   names
 }
 
+// sessionOver is why the Session ended, if that is what ended the lease; else nil. While the Session waits for its holds to
+// be released, the lease and all that hangs on it goes on.
+func (l *Lease) sessionOver() error {
+	if cause := context.Cause(l.Context()); cause != nil && !errors.Is(cause, lease.ErrLost) {
+		return cause
+	}
+	return nil
+}
+
 // New returns the tickets of a Session, of which there are none yet. A mutex's lock lingers for linger after its release.
-func New(c *rpc.Client, tasks *task.Group, leases Leases, log *slog.Logger, linger time.Duration) *Tickets {
+// observer may be nil.
+func New(
+	c *rpc.Client, tasks *task.Group, leases Leases, log *slog.Logger, linger time.Duration, observer Observer,
+) *Tickets {
 	return &Tickets{
-		c: c, tasks: tasks, leases: leases, log: log, linger: linger,
-		held: make(chan struct{}, 1), groups: make(map[string]*group), readable: "etcdlock",
+		c: c, tasks: tasks, leases: leases, log: log, linger: linger, observer: observer, held: make(chan struct{}, 1),
+		groups: make(map[string]*group), readable: "etcdlock", overruns: make(map[*Ticket]*overrun), warned: make(map[string]bool),
 	}
 }
 
 // Use has new tickets hang on l from now on.
 func (q *Tickets) Use(l *lease.Lease) *Lease {
 	under := &Lease{Lease: l, tickets: make(map[string]*Ticket)}
+	open, shut := context.WithCancel(l.Context())
+	under.open, under.unhook = open, context.AfterFunc(q.tasks.Closing(), shut)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.lease = under
 	return under
 }
 
-// Drop forgets the tickets of a lease that is over, and returns the keys that etcd may still have.
-func (q *Tickets) Drop(l *Lease) (keys []string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for key, t := range l.tickets {
-		keys = append(keys, key)
-		t.goneLocked(0)
-	}
-	return keys
+// bound returns ctx, ended early, with errRequeue, when nobody queues under the lease any more: for requests made on the
+// way to a hold under it. Whoever waits long does without, for memory's sake.
+func (l *Lease) bound(ctx context.Context) (bounded context.Context, release func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(l.open, func() { cancel(errRequeue) })
+	return bounded, func() { unhook(); cancel(nil) }
 }
 
-// Keys lists the tickets that may be in etcd under the lease.
-func (q *Tickets) Keys(l *Lease) (keys []string) {
+// Drop forgets the tickets of a lease that is over, and returns the keys that etcd may still have, and the names that
+// were held.
+func (q *Tickets) Drop(l *Lease) (keys, holds []string) {
+	l.unhook()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for key := range l.tickets {
-		keys = append(keys, key)
+	keys, holds = l.listLocked()
+	for _, key := range keys {
+		l.tickets[key].goneLocked(0)
 	}
-	return keys
+	return keys, holds
+}
+
+// List lists the tickets that may be in etcd under the lease, and the names that are held.
+func (q *Tickets) List(l *Lease) (keys, holds []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return l.listLocked()
+}
+
+func (l *Lease) listLocked() (keys, holds []string) {
+	for key, t := range l.tickets {
+		keys = append(keys, key)
+		if t.state == held {
+			holds = append(holds, t.group.Name)
+		}
+	}
+	return keys, holds
 }
 
 // group is a Session's tickets of one name, from the first to the last of them.
@@ -123,6 +166,8 @@ type group struct {
 	toDelete []*Ticket // left, in that order
 	goneAt   int64     // the revision of the last confirmed deletion
 	lastErr  error     // what the last deletion failed with
+
+	census map[Class]*census // of the permits, by how many there are
 
 	seen   *Contender    // who was seen to hold
 	seenAt lease.Instant // when
@@ -145,6 +190,6 @@ func (g *group) dropLocked() {
 	case g.others != nil:
 		g.others.rest.Reset(g.q.linger)
 	default:
-		delete(g.q.groups, g.name())
+		delete(g.q.groups, g.Name)
 	}
 }

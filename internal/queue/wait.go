@@ -24,10 +24,27 @@ var errRecheck = errors.New("etcdlock: look again")
 func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
 	defer func() { near.Stop(); far.Stop() }()
+	if t.holdsBehind(a) {
+		t.all.isFirst(a.rev)
+		return t.grant()
+	}
+	defer t.countWhile()()
+	drained := func() {}
+	defer func() { drained() }()
 	naming := t.whenToAsk(ctx, a)
 	for {
 		if a.none() {
-			return t.grant()
+			t.all.isFirst(a.rev)
+			return t.enter(ctx, 0)
+		}
+		if t.drains(a) {
+			near.Stop()
+			far.Stop()
+			drained = t.startDrain()
+			if a, err = t.look(ctx, 0); err != nil {
+				return err
+			}
+			continue
 		}
 		own, goneAt := t.own(a.near, a.rev)
 		if goneAt > 0 {
@@ -41,7 +58,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			far.Stop()
 			t.waitsFor(generation{})
 			granted := false
-			if granted, a, err = t.waitOwn(ctx, own, a.near.rev); granted || err != nil {
+			if granted, a, err = t.waitOwn(ctx, own, a); granted || err != nil {
 				return err
 			}
 			continue
@@ -49,6 +66,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		t.waitsFor(a.near)
 		from, farGone, err := t.follow(ctx, &near, &far, a)
 		if errors.Is(err, errRecheck) {
+			if t.isGone() {
+				return errRequeue
+			}
 			if a, err = t.look(ctx, 0); err != nil {
 				return err
 			}
@@ -67,7 +87,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		select {
 		case resp, ok := <-near.Events:
 			if at = near.goneAt(resp, ok); at > 0 && a.alone() {
-				return t.grantThenCheck(at)
+				return t.enter(ctx, at)
 			}
 		case resp, ok := <-far.Events:
 			at = far.goneAt(resp, ok)
@@ -77,9 +97,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 				return err
 			}
 		case <-naming:
-			t.group.askWhoHolds(a)
+			t.askWhoHolds(a)
 			naming = nil
-		case <-t.lease.Context().Done():
+		case <-t.lease.open.Done():
 			return errRequeue
 		case <-ctx.Done():
 			return ctx.Err()
@@ -107,7 +127,7 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from
 		}
 		return 0, nil, nil
 	}
-	ctx, release := t.lease.Bound(ctx, errRequeue)
+	ctx, release := t.lease.bound(ctx)
 	defer release()
 	q.c.KeepStreamOpen(t.group.prefix)
 	asked := t.opens(release)
@@ -153,14 +173,33 @@ func (t *Ticket) opens(cancel func()) (asked bool) {
 	return len(t.recheck) > 0
 }
 
-// waitOwn waits for a ticket of the same Session, of the generation that was created at rev. Where a handoff in memory is
-// possible, that happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
-func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted bool, a ahead, err error) {
+// waitOwn waits for a ticket of the same Session, which is the near one as of a. Where a handoff in memory is possible, that
+// happens at the release; else at the confirmed deletion, whose revision tells as of when to look.
+func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted bool, later ahead, err error) {
 	t.standBehind(own)
+	var far *Ticket // behind two that hold together, as for the watches: whether the near one is alone is found out beforehand
+	if !a.alone() && !own.kind.Class.alone() {
+		far, _ = t.own(a.far, a.rev)
+	}
 	for {
+		var farGone <-chan struct{}
+		if far != nil {
+			var now state
+			var at int64
+			if now, _, at, farGone = far.status(); now == gone {
+				if at <= a.rev {
+					at = 0
+				}
+				a, err = t.look(ctx, at)
+				return false, a, err
+			}
+		}
 		now, letsIn, goneAt, changed := own.status()
+		if goneAt <= a.rev {
+			goneAt = 0 // of an earlier deletion: it was seen there since
+		}
 		switch {
-		case own.isAnother(rev):
+		case own.isAnother(a.near.rev):
 			// Its put was not answered when this one queued behind it. Somebody removed it since, and the put, sent
 			// again, has created it anew, further back.
 			a, err = t.look(ctx, 0)
@@ -169,19 +208,20 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, rev int64) (granted b
 			if granted, err = t.handoff(own); granted || err != nil {
 				return granted, a, err
 			}
-		case now == gone && letsIn && goneAt > 0:
-			return true, a, t.grantThenCheck(goneAt)
+		case now == gone && (letsIn || a.alone()) && goneAt > 0:
+			return true, a, t.enter(ctx, goneAt)
 		case now == gone:
 			a, err = t.look(ctx, goneAt)
 			return false, a, err
 		}
 		select {
 		case <-changed:
+		case <-farGone:
 		case <-t.recheck: // for a watch, which this one does not have, unless it was removed itself
 			if t.isGone() {
 				return false, a, errRequeue
 			}
-		case <-t.lease.Context().Done():
+		case <-t.lease.open.Done():
 			return false, a, errRequeue
 		case <-ctx.Done():
 			return false, a, ctx.Err()

@@ -10,11 +10,9 @@ import (
 // revision, so this one tells at once, whatever the number of locks. A hold that is over within a twentieth of the TTL
 // costs nothing: the watch is opened only then, and at most that often.
 //
-// It runs as long as the Session.
+// It runs as long as the Session, and so also while that waits for its holds to be released.
 func (q *Tickets) WatchHeld() {
-	ctx, cancel := context.WithCancel(q.tasks.Back())
-	defer cancel()
-	defer context.AfterFunc(q.tasks.Closing(), cancel)()
+	ctx := q.tasks.Back()
 	for {
 		select {
 		case <-q.held:
@@ -61,7 +59,7 @@ func (q *Tickets) someHeld() *Ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, t := range q.lease.tickets {
-		if t.state == held {
+		if t.state == held && !t.hold.Lost() {
 			return t
 		}
 	}

@@ -72,6 +72,9 @@ func Retry[T any](ctx context.Context, c *Client, ask func(context.Context) (T, 
 	}
 }
 
+// lag is by how much a server may be ahead of us in seeing that our deadline has passed.
+const lag = 100 * time.Millisecond
+
 // twice asks two at once and takes the first answer; the other, should there be one, is dropped. The etcd client goes
 // round the members with its requests, and others come in between. So a request that is sent again and again can meet the
 // member that is frozen again and again, where the others come at a regular pace for ever. Of two that are sent together,
@@ -106,7 +109,11 @@ func twice[T any](ctx context.Context, ask func(ctx context.Context, nth int) (T
 func (c *Client) Once(ctx context.Context, f func(context.Context) error) error {
 	actx, cancel := context.WithTimeout(ctx, c.AttemptTimeout(4))
 	defer cancel()
-	switch err := f(actx); {
+	err := f(actx)
+	if end, ok := ctx.Deadline(); ok && timedOut(err) && time.Until(end) < lag {
+		<-ctx.Done() // the server has this deadline too, and was the first to see it pass
+	}
+	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:

@@ -27,6 +27,11 @@ func Unanswered(err error) error {
 	return err
 }
 
+// timedOut reports whether the server says that the time for the request was over.
+func timedOut(err error) bool {
+	return err != nil && (errors.Is(err, rpctypes.ErrTimeout) || Code(err) == codes.DeadlineExceeded)
+}
+
 // Transient reports whether the same request may succeed a little later. Everything else (permissions, a full store, a
 // request that is too large) is told to the caller at once.
 func Transient(err error) bool {

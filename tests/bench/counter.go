@@ -10,6 +10,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
 // A kind is one sort of request that a client can send. Reads are told apart
@@ -73,6 +74,8 @@ func (c counts) String() string {
 type counter struct {
 	n            [kinds]atomic.Int64
 	watchStreams atomic.Int64 // open now
+	events       atomic.Int64 // answers of watches that tell of events
+	eventBytes   atomic.Int64 // their size
 
 	// Of the newest of each, in ns of time.Since(epoch).
 	sentTxn   atomic.Int64 // a Txn or delete was handed to gRPC
@@ -189,6 +192,8 @@ func (s *countedStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if r, ok := m.(*pb.WatchResponse); ok && len(r.Events) > 0 {
 		s.c.lastEvent.Store(int64(time.Since(epoch)))
+		s.c.events.Add(1)
+		s.c.eventBytes.Add(int64(proto.Size(r)))
 	}
 	if err != nil && s.watch && s.closed.CompareAndSwap(false, true) {
 		s.c.watchStreams.Add(-1)

@@ -155,6 +155,19 @@ func (p *pool) requests() (sum counts) {
 	return sum
 }
 
+// told is what watches have told: in how many answers, of what size.
+type told struct{ events, bytes int64 }
+
+func (a told) sub(b told) told { return told{a.events - b.events, a.bytes - b.bytes} }
+
+func (p *pool) received() (sum told) {
+	for _, c := range p.counters {
+		sum.events += c.events.Load()
+		sum.bytes += c.eventBytes.Load()
+	}
+	return sum
+}
+
 // parallel runs f(0) to f(n-1) at once and joins their errors.
 func parallel(n int, f func(i int) error) error {
 	errs := make([]error, n)

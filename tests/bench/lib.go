@@ -7,6 +7,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	recipe "go.etcd.io/etcd/client/v3/experimental/recipes"
 )
 
 // A lib is one of the libraries compared. The rows are written once, against
@@ -19,6 +20,8 @@ type lib struct {
 type session interface {
 	mutex(name string) mutex
 	election(name string) election
+	reader(name string) queue // the two sides of a read-write lock
+	writer(name string) queue
 	Close() error
 }
 
@@ -50,6 +53,25 @@ func (s concurrencySession) mutex(name string) mutex { return concurrency.NewMut
 func (s concurrencySession) election(name string) election {
 	return concurrency.NewElection(s.Session, name)
 }
+
+func (s concurrencySession) reader(name string) queue {
+	return readQueue{recipe.NewRWMutex(s.Session, name)}
+}
+
+func (s concurrencySession) writer(name string) queue {
+	return writeQueue{recipe.NewRWMutex(s.Session, name)}
+}
+
+// readQueue and writeQueue are the sides of the read-write lock among etcd's recipes. Its calls take no context.
+type (
+	readQueue  struct{ *recipe.RWMutex }
+	writeQueue struct{ *recipe.RWMutex }
+)
+
+func (q readQueue) enter(context.Context) error  { return q.RLock() }
+func (q readQueue) leave(context.Context) error  { return q.RUnlock() }
+func (q writeQueue) enter(context.Context) error { return q.Lock() }
+func (q writeQueue) leave(context.Context) error { return q.Unlock() }
 
 // A queue is what Mutex and Election share: the handoff rows run on either.
 type queue interface {

@@ -29,6 +29,27 @@ type ownSession struct{ *etcdlock.Session }
 func (s ownSession) mutex(name string) mutex       { return etcdlock.NewMutex(s.Session, name) }
 func (s ownSession) election(name string) election { return etcdlock.NewElection(s.Session, name) }
 
+func (s ownSession) writer(name string) queue {
+	return mutexQueue{etcdlock.NewRWMutex(s.Session, name)}
+}
+
+func (s ownSession) reader(name string) queue {
+	return &holdQueue{take: etcdlock.NewRWMutex(s.Session, name).RLock}
+}
+
+// holdQueue is a lock whose acquisition returns a Hold.
+type holdQueue struct {
+	take func(context.Context) (*etcdlock.Hold, error)
+	held *etcdlock.Hold
+}
+
+func (q *holdQueue) enter(ctx context.Context) (err error) {
+	q.held, err = q.take(ctx)
+	return err
+}
+
+func (q *holdQueue) leave(ctx context.Context) error { return q.held.Release(ctx) }
+
 var errOursLocked = etcdlock.ErrLocked
 
 // lingering opens a session that keeps its locks for a while after Unlock.

@@ -18,6 +18,7 @@ func oneIdle(e *env) bool { return e.members == 1 && !e.busy }
 var rows = []row{
 	{"uncontended", uncontended, anywhere},
 	{"trylock", tryLock, idle},
+	{"readers", readers, anywhere},
 	{"handoff", handoff, anywhere},
 	{"handoff1000", handoff1000, idle},
 	{"split", split, oneIdle},
@@ -30,4 +31,5 @@ var rows = []row{
 	{"small", small, oneIdle},
 	{"takeover", takeover, oneIdle},
 	{"many", many, oneIdle},
+	{"permits", permits, oneIdle},
 }

@@ -110,7 +110,7 @@ func (e *env) behind(ctx context.Context, b *node, key, what string, t *tally) e
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, interval+slack)
 	defer cancel()
-	l := b.Mutex(key)
+	l := b.Rival(key)
 	err := l.Acquire(limited)
 	d := time.Since(began)
 	if err != nil {

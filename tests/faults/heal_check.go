@@ -86,7 +86,7 @@ func (p *patient) begin(ctx context.Context) error {
 	p.stop = stop
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	p.w, p.e = p.b.Mutex(p.name+"/w"), p.b.Election(p.name+"/e", "first")
+	p.w, p.e = p.b.Rival(p.name+"/w"), p.b.Election(p.name+"/e", "first")
 	for _, l := range []lock{p.w, p.e} {
 		if err := p.b.acquire(limited, l); err != nil {
 			stop()

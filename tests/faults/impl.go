@@ -19,7 +19,10 @@ type impl interface {
 
 // session is one member of an implementation's locking.
 type session interface {
+	// Mutex is what the side is about: a Mutex, or another way to hold a name.
 	Mutex(name string) lock
+	// Rival is what such a hold and it exclude from each other: who queues behind it, and who is in its way.
+	Rival(name string) lock
 	Election(name, value string) lock
 	// Observe sends each leader's value; the channel is closed when observing ends.
 	Observe(ctx context.Context, name string) <-chan string
@@ -43,14 +46,22 @@ type lock interface {
 var sides = []struct {
 	flag string
 	impl
-}{{"etcdlock", ours{}}, {"lingering", ours{lingerTime}}, {"concurrency", theirs{}}}
+}{
+	{"etcdlock", ours{}}, {"lingering", ours{linger: lingerTime, what: "lingering"}},
+	{"readers", ours{what: "readers", hold: reader}}, {"permits", ours{what: "permits", hold: permit}},
+	{"concurrency", theirs{}},
+}
 
-// ours is this library, without or with WithLinger.
-type ours struct{ linger time.Duration }
+// ours is this library, without or with WithLinger, and with what is held of it.
+type ours struct {
+	linger time.Duration
+	what   string                                      // is different, for the table
+	hold   func(s *etcdlock.Session, name string) lock // a Mutex if nil
+}
 
 func (o ours) Name() string {
-	if o.linger > 0 {
-		return "etcdlock, lingering"
+	if o.what != "" {
+		return "etcdlock, " + o.what
 	}
 	return "etcdlock"
 }
@@ -62,12 +73,22 @@ func (o ours) Open(ctx context.Context, cli *clientv3.Client, ttl time.Duration)
 	if err != nil {
 		return nil, err
 	}
-	return ourSession{s}, nil
+	return ourSession{s, o.hold}, nil
 }
 
-type ourSession struct{ s *etcdlock.Session }
+type ourSession struct {
+	s    *etcdlock.Session
+	hold func(s *etcdlock.Session, name string) lock
+}
 
-func (s ourSession) Mutex(name string) lock  { return ourMutex{etcdlock.NewMutex(s.s, name)} }
+func (s ourSession) Mutex(name string) lock {
+	if s.hold != nil {
+		return s.hold(s.s, name)
+	}
+	return s.Rival(name)
+}
+
+func (s ourSession) Rival(name string) lock  { return ourMutex{etcdlock.NewMutex(s.s, name)} }
 func (s ourSession) Lease() clientv3.LeaseID { return s.s.Lease() }
 func (s ourSession) Close() error            { return s.s.Close() }
 

@@ -32,6 +32,8 @@ type theirSession struct{ s *concurrency.Session }
 func (s theirSession) Lease() clientv3.LeaseID { return s.s.Lease() }
 func (s theirSession) Close() error            { return s.s.Close() }
 
+func (s theirSession) Rival(name string) lock { return s.Mutex(name) }
+
 func (s theirSession) Mutex(name string) lock {
 	return &theirMutex{m: concurrency.NewMutex(s.s, name), belief: belief{s: s.s}}
 }

@@ -188,7 +188,7 @@ func (e *env) succeed(ctx context.Context, i impl, trials []*held, healthy []*cl
 	var wg sync.WaitGroup
 	errs := make(chan error, 10*len(trials))
 	for j, h := range trials {
-		done, b := h.Done(), nodes[j%width].Mutex(h.name)
+		done, b := h.Done(), nodes[j%width].Rival(h.name)
 		wg.Go(func() {
 			select {
 			case <-done:
@@ -222,7 +222,7 @@ func (e *env) succeed(ctx context.Context, i impl, trials []*held, healthy []*cl
 			if h.node != n {
 				continue
 			}
-			b := nodes[j%width].Mutex(h.name)
+			b := nodes[j%width].Rival(h.name)
 			wg.Go(func() {
 				if err := h.overtake(ctx, b); err != nil {
 					errs <- err

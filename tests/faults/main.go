@@ -6,7 +6,7 @@
 // leases removed. It prints trials, violations and a figure for each case and
 // ends with one table.
 //
-//	go run -C tests ./faults                  every experiment, all three sides
+//	go run -C tests ./faults                  every experiment, all sides
 //	go run -C tests ./faults -impl lingering  one side; several with commas
 //	go run -C tests ./faults -run knows       one experiment
 //	go run -C tests ./faults -short           the short form for CI
@@ -90,7 +90,7 @@ func main() {
 func run() int {
 	s := &suite{}
 	only := flag.String("run", "", "experiments to run, separated by commas (default all): "+names())
-	which := flag.String("impl", "etcdlock,lingering,concurrency", "sides to run, separated by commas")
+	which := flag.String("impl", "etcdlock,lingering,readers,permits,concurrency", "sides to run, separated by commas")
 	out := flag.String("out", "", "file for the table; a relative path begins at the root of the repository")
 	flag.IntVar(&s.trials, "trials", 0, "trials per case (default: each experiment's own number)")
 	flag.Uint64Var(&s.seed, "seed", 1, "seed of the random moments")

@@ -28,6 +28,7 @@ type queue struct {
 	l    [3]lock
 	key  string
 	got  [3]chan error
+	swap bool
 }
 
 func (e *env) perKey(f func(context.Context, *queue) error) func(context.Context, *env, []*queue) error {
@@ -102,7 +103,7 @@ func (e *env) interfere(ctx context.Context, s *suite, x interference, i impl) e
 	defer func() { closeAll(nodes) }()
 	// All sessions first: setting up a hundred clients takes a while.
 	for j := range all {
-		all[j] = &queue{name: e.prefix("outofband")}
+		all[j] = &queue{name: e.prefix("outofband"), swap: j%2 == 1}
 		for k := range all[j].n {
 			n, err := e.node(ctx, i, ghostTTL)
 			if err != nil {
@@ -137,10 +138,18 @@ func (e *env) interfere(ctx context.Context, s *suite, x interference, i impl) e
 	return err
 }
 
+// pick is what the k-th takes: the holder, or in every other trial the first waiter, what the side is about.
+func (q *queue) pick(k int) lock {
+	if k == 0 && !q.swap || k == 1 && q.swap {
+		return q.n[k].Mutex(q.name)
+	}
+	return q.n[k].Rival(q.name)
+}
+
 // form lets one hold and two queue, in this order.
 func (q *queue) form(ctx context.Context, e *env) error {
 	for k := range q.n {
-		q.l[k], q.got[k] = q.n[k].Mutex(q.name), make(chan error, 1)
+		q.l[k], q.got[k] = q.pick(k), make(chan error, 1)
 		if k == 0 {
 			if err := q.n[k].acquire(ctx, q.l[k]); err != nil {
 				return err

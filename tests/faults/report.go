@@ -141,6 +141,9 @@ went through the same experiments. "Lingering" is etcdlock with `+"`WithLinger(%
 const legend = `
 ## What the rows say
 
+- **Readers, permits.** The same claims for what RLock returns, or the Acquire of a semaphore of two, with Mutexes of the same
+  name queued behind it or in its way; out of band, it is the holder in one half of the trials and the first waiter, between
+  two Mutexes, in the other.
 - **Lingering.** The same claims, with nothing allowed but what WithLinger documents: a ticket that nobody else wants
   may stay for the linger time longer, and the holds of one tenure share a token. Wherever a trial begins with a held Mutex,
   that hold took up an idle ticket (Lock, Unlock, Lock, and the token is the same), and where it is released, its ticket

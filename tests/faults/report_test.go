@@ -17,7 +17,7 @@ import (
 )
 
 func TestTableShowsAllSidesOfACaseOnOneLine(t *testing.T) {
-	got := table([]impl{ours{}, ours{lingerTime}, theirs{}}, []row{
+	got := table([]impl{ours{}, ours{linger: lingerTime, what: "lingering"}, theirs{}}, []row{
 		{experiment: "E", name: "c", impl: "concurrency", trials: 2, violations: 1, figure: "f"},
 		{experiment: "E", name: "c", impl: "etcdlock", trials: 3, figure: "g"},
 		{experiment: "E", name: "c", impl: "etcdlock, lingering", trials: 5, figure: "i"},

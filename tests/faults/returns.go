@@ -188,7 +188,7 @@ func (e *env) blocking(ctx context.Context, n, b *node) (map[string]func(context
 		}
 	}
 	busy := e.prefix("return")
-	if err := b.acquire(ctx, b.Mutex(busy)); err != nil {
+	if err := b.acquire(ctx, b.Rival(busy)); err != nil {
 		return nil, nil, err
 	}
 	return calls, n.Mutex(busy), nil

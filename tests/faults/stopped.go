@@ -170,7 +170,7 @@ func (e *env) stopped(ctx context.Context, s *suite, i impl) error {
 		}
 		next[j] = make([]time.Time, per)
 		if err := parallel(per, per, func(q int) error {
-			err := b.Mutex(fmt.Sprintf("%s-%d", mine, q)).Acquire(ctx)
+			err := b.Rival(fmt.Sprintf("%s-%d", mine, q)).Acquire(ctx)
 			next[j][q] = time.Now()
 			return err
 		}); err != nil {

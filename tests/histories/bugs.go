@@ -16,12 +16,15 @@ import (
 
 // bugs lists them with what each does.
 var bugs = map[string]string{
-	"outlive": "a holder goes on believing for a moment after its hold has ended",
-	"steal":   "a release deletes whatever ticket is the first, which now is another's",
-	"nowait":  "an acquisition is granted as soon as it has queued",
-	"hog":     "a Session that lingers takes its ticket up again and again although others queue",
-	"revive":  "a Session that lingers takes its ticket up again although that has long gone",
-	"rewind":  "an observer is shown a leader again whom another has followed",
+	"outlive":  "a holder goes on believing for a moment after its hold has ended",
+	"steal":    "a release deletes whatever ticket is the first, which now is another's",
+	"nowait":   "an acquisition is granted as soon as it has queued",
+	"rush":     "a reader is granted as soon as it has queued, whoever writes or waits to",
+	"barge":    "a writer is granted although readers hold, once no writer is ahead",
+	"overbook": "a permit is granted beside a hold that has them all",
+	"hog":      "a Session that lingers takes its ticket up again and again although others queue",
+	"revive":   "a Session that lingers takes its ticket up again although that has long gone",
+	"rewind":   "an observer is shown a leader again whom another has followed",
 }
 
 // grantedByBug stands for a hold that no library granted.
@@ -45,18 +48,38 @@ func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
 	if w.cfg.Bug == "hog" && w.before != nil && w.before.ctx.Err() == nil {
 		return func(context.Context) error { return &grantedByBug{w.before.token, w.before.key} }
 	}
+	if w.cfg.Bug == "barge" && mu.Name() == shared {
+		return func(ctx context.Context) error {
+			holder, err := mu.Holder(ctx)
+			if err != nil || holder.Class != "read" {
+				return mu.Lock(ctx)
+			}
+			return w.putTicket(ctx, mu.Name(), "")
+		}
+	}
 	if w.cfg.Bug != "nowait" || !w.chance(10) {
 		return mu.Lock
 	}
-	return func(ctx context.Context) error {
-		s := w.sessions[0]
-		key := fmt.Sprintf("%s/%x-%d", mu.Name(), s.Lease(), clock()) // as a ticket, but not one of the Session's
-		resp, err := w.client.Put(ctx, key, s.Identity(), clientv3.WithLease(s.Lease()))
-		if err != nil {
-			return err
-		}
-		return &grantedByBug{resp.Header.Revision, key}
+	return func(ctx context.Context) error { return w.putTicket(ctx, mu.Name(), "") }
+}
+
+// bugRLock is m.RLock, or what the bug makes of it.
+func (w *worker) bugRLock(m *etcdlock.RWMutex) func(context.Context) (*etcdlock.Hold, error) {
+	if w.cfg.Bug != "rush" || !w.chance(3) {
+		return m.RLock
 	}
+	return func(ctx context.Context) (*etcdlock.Hold, error) { return nil, w.putTicket(ctx, m.Name(), "read-") }
+}
+
+// putTicket queues and does not wait.
+func (w *worker) putTicket(ctx context.Context, name, class string) error {
+	s := w.sessions[0]
+	key := fmt.Sprintf("%s/%s%x-%d", name, class, s.Lease(), clock()) // as a ticket, but not one of the Session's
+	resp, err := w.client.Put(ctx, key, s.Identity(), clientv3.WithLease(s.Lease()))
+	if err != nil {
+		return err
+	}
+	return &grantedByBug{resp.Header.Revision, key}
 }
 
 // bugUnlock is mu.Unlock, or what the bug makes of it.

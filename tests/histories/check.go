@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -42,7 +45,39 @@ func sorted[V any](m map[string]V) []string {
 }
 
 // life is that of a ticket; seen and born are when a watch told of its two ends.
-type life struct{ created, deleted, born, seen int64 }
+type life struct {
+	created, deleted, born, seen int64
+	class                        string // with whom it shares, by its key
+}
+
+// outlivedBy returns a ticket ahead that outlived l and that l could not hold beside, nil if there is none: until its end
+// all that were ahead of it shared with it, and fitted.
+func (l *life) outlivedBy(ahead []*life) *life {
+	weight, limit := share(l.class)
+	for _, o := range ahead {
+		if o.deleted <= l.deleted {
+			continue
+		}
+		more, other := share(o.class)
+		if weight += more; other != limit || limit > 0 && weight > limit {
+			return o
+		}
+	}
+	return nil
+}
+
+var permitKey = regexp.MustCompile(`^of-([1-9][0-9]*)-(?:w([1-9][0-9]*)-)?`)
+
+// classOf is the class of a ticket, as Contender.Class has it. There are no others here than those of our own making.
+func classOf(leaf string) string {
+	if strings.HasPrefix(leaf, "read-") {
+		return "read"
+	}
+	if m := permitKey.FindStringSubmatch(leaf); m != nil {
+		return cmp.Or(m[2], "1") + " of " + m[1]
+	}
+	return ""
+}
 
 // lives lists the tickets that etcd had, by create revision.
 func (h *history) lives(name string) map[int64]*life {
@@ -51,7 +86,7 @@ func (h *history) lives(name string) map[int64]*life {
 	for _, c := range h.log.changes(name) {
 		switch {
 		case c.Create == c.Rev:
-			l := &life{created: c.Rev, deleted: never, born: c.Seen}
+			l := &life{created: c.Rev, deleted: never, born: c.Seen, class: classOf(strings.TrimPrefix(c.Key, name+"/"))}
 			lives[c.Rev], open[c.Key] = l, l
 		case c.Create == 0 && open[c.Key] != nil:
 			open[c.Key].deleted, open[c.Key].seen = c.Rev, c.Seen
@@ -62,7 +97,7 @@ func (h *history) lives(name string) map[int64]*life {
 }
 
 // checkTickets holds every acquisition against the tickets that etcd had: its token is a create revision, and no ticket
-// ahead of it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
+// ahead of it that excludes it outlived it. A belief ends a TTL after the ticket at the latest, whoever removed it.
 func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 	lives := h.lives(name)
 	byToken := make([]*life, 0, len(lives))
@@ -70,11 +105,14 @@ func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 		byToken = append(byToken, l)
 	}
 	sort.Slice(byToken, func(i, j int) bool { return byToken[i].created < byToken[j].created })
-	ahead := make(map[int64]int64, len(byToken)) // the last deletion among the tickets before this one
-	last := int64(0)
+	longer := make(map[int64]*life) // what a ticket could not hold beside
+	var ahead []*life
 	for _, l := range byToken {
-		ahead[l.created] = last
-		last = max(last, l.deleted)
+		ahead = slices.DeleteFunc(ahead, func(o *life) bool { return o.deleted < l.created })
+		if o := l.outlivedBy(ahead); o != nil {
+			longer[l.created] = o
+		}
+		ahead = append(ahead, l)
 	}
 	var found []finding
 	for _, x := range h.holds[name] {
@@ -87,9 +125,9 @@ func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 		// concurrency's Campaign returns nil although its own ticket has gone meanwhile; that is its belief, not ours. A
 		// waiter of ours whose ticket an operator or an old leader removed may take the deletion of the one ahead for
 		// its turn, for as long as the check takes that follows the grant: it is excused as a holder would be.
-		case !x.foreign && x.excused == "" && ahead[x.token] > l.deleted:
+		case !x.foreign && x.excused == "" && longer[x.token] != nil:
 			found = append(found, finding{"tickets, " + name, fmt.Sprintf(
-				"%s held token %d, deleted at %d, behind a ticket that was there until %d", x.worker, x.token, l.deleted, ahead[x.token])})
+				"%s held token %d, deleted at %d, behind a ticket that was there until %d", x.worker, x.token, l.deleted, longer[x.token].deleted)})
 		case !x.foreign && l.seen != 0 && x.alive > l.seen+int64(ttl):
 			found = append(found, finding{"tickets, " + name, fmt.Sprintf(
 				"%s believed in token %d for %.3f s after its ticket had gone", x.worker, x.token, float64(x.alive-l.seen)/1e9)})
@@ -98,16 +136,24 @@ func (h *history) checkTickets(name string, ttl time.Duration) []finding {
 	return found
 }
 
-// checkGuarded looks at what was written under guards: tokens in the order of the revisions.
+// checkGuarded looks at what was written under guards: no token after a greater one of a hold that excludes it. All holds of
+// a name that share do so with any number.
 func (h *history) checkGuarded(name string) []finding {
 	var found []finding
-	var before change
+	var newest, alone int64 // of all, and of those that share with nobody
 	for _, c := range h.log.of(guardedFor + name) {
-		if before.Rev != 0 && number(c.Value) < number(before.Value) {
-			found = append(found, finding{"guarded writes, " + name, fmt.Sprintf(
-				"token %s wrote at revision %d, after token %s had at %d", c.Value, c.Rev, before.Value, before.Rev)})
+		token, shares := number(c.Value), !strings.HasSuffix(c.Value, " ")
+		before := newest
+		if shares {
+			before = alone
+		} else {
+			alone = max(alone, token)
 		}
-		before = c
+		newest = max(newest, token)
+		if token < before {
+			found = append(found, finding{"guarded writes, " + name, fmt.Sprintf(
+				"token %s wrote at revision %d, after token %d had", c.Value, c.Rev, before)})
+		}
 	}
 	return found
 }

@@ -16,11 +16,12 @@ import (
 // This file has the clients of etcd's own concurrency package. What they believe may outlive their ticket, so only the
 // order of their tickets is checked, and the end of a hold where etcd itself answered that it deleted the ticket.
 
-// runForeign runs three workers, each with a client and, between two troubles, a session of its own.
+// runForeign runs a worker for each of some names, each with a client and, between two troubles, a session of its own.
 func runForeign(ctx, stop context.Context, cfg machineConfig, rec *recorder) error {
 	var wg sync.WaitGroup
-	errs := make(chan error, 3)
-	for i, name := range []string{nested, plain, election} { // whoever lingers, these do not
+	names := []string{nested, plain, shared, pool, election}
+	errs := make(chan error, len(names))
+	for i, name := range names { // whoever lingers, these do not
 		m := &machine{cfg: cfg, rec: rec, stop: stop}
 		w := m.worker(fmt.Sprintf("concurrency %d", i), i)
 		wg.Go(func() {

@@ -49,7 +49,7 @@ func TestAShortHistoryOfLingeringSessionsIsClean(t *testing.T) {
 func TestEachDeliberateBugIsFound(t *testing.T) {
 	t.Parallel()
 	by := map[string]string{
-		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
+		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rush": "porcupine", "barge": "porcupine", "overbook": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
 	}
 	for _, bug := range sorted(bugs) {
 		t.Run(bug, func(t *testing.T) {
@@ -90,6 +90,7 @@ func TestTheModelTellsALockFromABrokenOne(t *testing.T) {
 		return &hold{token: token, call: call, ret: ret, endCall: endCall, endRet: endRet}
 	}
 	of := func(tenant string, x *hold) *hold { x.tenant = tenant; return x }
+	as := func(class string, x *hold) *hold { x.class = class; return x }
 	for name, c := range map[string]struct {
 		holds []*hold
 		want  porcupine.CheckResult
@@ -106,6 +107,20 @@ func TestTheModelTellsALockFromABrokenOne(t *testing.T) {
 		"against the queue's order":       {[]*hold{x(2, 0, 1, 2, 3), x(1, 4, 5, 6, 7)}, porcupine.Illegal},
 		"an end that nobody saw":          {[]*hold{x(1, 0, 1, 1, never), x(2, 0, 4, 5, 6)}, porcupine.Ok},
 		"two at once, one of them unseen": {[]*hold{x(1, 0, 1, 5, never), x(2, 0, 4, 7, 8)}, porcupine.Illegal},
+		"readers at once":                 {[]*hold{as("read", x(1, 0, 1, 8, 9)), as("read", x(2, 2, 3, 4, 5))}, porcupine.Ok},
+		"readers in another order":        {[]*hold{as("read", x(2, 0, 1, 8, 9)), as("read", x(1, 2, 3, 4, 5))}, porcupine.Ok},
+		"three permits of three at once":  {[]*hold{as("2 of 3", x(1, 0, 1, 8, 9)), as("1 of 3", x(2, 2, 3, 4, 5))}, porcupine.Ok},
+		"four permits of three at once":   {[]*hold{as("2 of 3", x(1, 0, 1, 8, 9)), as("2 of 3", x(2, 2, 3, 4, 5))}, porcupine.Illegal},
+		"permits of two minds at once":    {[]*hold{as("1 of 3", x(1, 0, 1, 8, 9)), as("1 of 2", x(2, 2, 3, 4, 5))}, porcupine.Illegal},
+		"a reader beside a writer":        {[]*hold{x(1, 0, 1, 8, 9), as("read", x(2, 2, 3, 4, 5))}, porcupine.Illegal},
+		"a writer beside the second of two readers": {
+			[]*hold{as("read", x(1, 0, 1, 2, 3)), as("read", x(2, 0, 1, 8, 9)), x(3, 0, 4, 5, 6)}, porcupine.Illegal},
+		"a reader that passed a writer": {
+			[]*hold{as("read", x(1, 0, 1, 6, 7)), as("read", x(3, 2, 3, 4, 5)), x(2, 0, 8, 9, 10)}, porcupine.Illegal},
+		"turns":                {[]*hold{as("read", x(1, 0, 1, 2, 3)), x(2, 0, 4, 5, 6), as("read", x(3, 0, 7, 8, 9)), as("read", x(4, 0, 7, 8, 9))}, porcupine.Ok},
+		"permits":              {[]*hold{as("1 of 2", x(1, 0, 1, 8, 9)), as("1 of 2", x(2, 2, 3, 4, 5))}, porcupine.Ok},
+		"one permit too many":  {[]*hold{as("1 of 2", x(1, 0, 1, 8, 9)), as("2 of 2", x(2, 2, 3, 4, 5))}, porcupine.Illegal},
+		"permits of another n": {[]*hold{as("1 of 2", x(1, 0, 1, 8, 9)), as("1 of 3", x(2, 2, 3, 4, 5))}, porcupine.Illegal},
 	} {
 		assert.Equal(t, c.want, checkLock(c.holds).result, name)
 	}

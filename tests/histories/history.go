@@ -9,6 +9,7 @@ const never = math.MaxInt64
 type hold struct {
 	name, key, worker string
 	tenant            string // the Session, if it lingers
+	class             string // with whom it shares, as Contender.Class has it
 	token             int64
 	again             bool // it took up the ticket of an earlier hold
 	late              bool // and did so after that had been removed by others
@@ -61,7 +62,7 @@ func (h *history) add(r record) {
 	case r.Kind == isObserve:
 		h.observed[r.Worker] = append(h.observed[r.Worker], r)
 	case r.Kind == isAcquire && r.Outcome == "":
-		x = &hold{name: r.Name, key: r.Key, worker: r.Worker, tenant: r.Tenant, token: r.Token, foreign: r.Foreign,
+		x = &hold{name: r.Name, key: r.Key, worker: r.Worker, tenant: r.Tenant, class: r.Class, token: r.Token, foreign: r.Foreign,
 			call: r.Call, ret: r.Return, alive: r.Call, endRet: never}
 		h.byID[id] = x
 		h.holds[r.Name] = append(h.holds[r.Name], x)

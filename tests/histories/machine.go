@@ -21,11 +21,13 @@ const (
 	nested     = root + "a/b"
 	plain      = root + "c"
 	election   = root + "e"
+	shared     = root + "r" // an RWMutex
+	pool       = root + "p" // a Semaphore
 	seldom     = root + "l" // where Sessions linger: one takes it over and over, the others seldom
 	guardedFor = "guarded/" // + name: what the guarded transactions write
 )
 
-var mutexNames = []string{outer, nested, plain}
+var mutexNames = []string{outer, nested, plain, shared, pool}
 
 // namesOf are the names of a run's Mutexes.
 func namesOf(linger time.Duration) []string {
@@ -79,11 +81,26 @@ func (cfg machineConfig) run(ctx, stop context.Context, rec *recorder) error {
 		m.sessions = append(m.sessions, s)
 	}
 	for i, name := range mutexNames {
+		if name == pool { // a Mutex takes all of it
+			m.start(name+" all", 0, func(w *worker) { w.mutexes(ctx, etcdlock.NewMutex(m.sessions[0], name)) })
+			continue
+		}
 		shared := etcdlock.NewMutex(m.sessions[0], name)
 		m.start(name+" shared", 0, func(w *worker) { w.mutexes(ctx, shared) })
 		m.start(name+" shared too", 0, func(w *worker) { w.mutexes(ctx, shared) })
 		m.start(name+" own", i%2, func(w *worker) { w.mutexes(ctx, etcdlock.NewMutex(m.sessions[i%2], name)) })
 	}
+	both := etcdlock.NewRWMutex(m.sessions[0], shared)
+	for i := range 3 {
+		m.start(fmt.Sprintf("%s reader %d", shared, i), 0, func(w *worker) { w.readers(ctx, both) })
+	}
+	m.start(shared+" own reader", 1, func(w *worker) { w.readers(ctx, etcdlock.NewRWMutex(m.sessions[1], shared)) })
+	m.start(shared+" writer", 0, func(w *worker) { w.mutexes(ctx, &both.Mutex) })
+	for i := range 4 {
+		s := m.sessions[i%2]
+		m.start(fmt.Sprintf("%s permits %d", pool, i), i%2, func(w *worker) { w.permits(ctx, s, permits) })
+	}
+	m.start(pool+" of another mind", 1, func(w *worker) { w.permits(ctx, m.sessions[1], permits-1) })
 	if cfg.Linger > 0 {
 		m.start(seldom, 0, func(w *worker) { w.bursts(ctx, etcdlock.NewMutex(m.sessions[0], seldom)) })
 	}

@@ -18,6 +18,7 @@ type held struct {
 	token int64
 	key   string
 	by    string // the Session, if it lingers
+	class string // with whom it shares
 	call  int64  // of the acquisition
 	byBug bool
 	ctx   context.Context
@@ -77,7 +78,7 @@ func (w *worker) lock(ctx context.Context, mu *etcdlock.Mutex, what string, f fu
 func (w *worker) acquire(ctx context.Context, h *held, what string, f func(context.Context) error,
 	got func() (token int64, key string, hold context.Context),
 ) *held {
-	rec := record{Kind: isAcquire, What: what, Worker: w.id, Name: h.name, Tenant: h.by, Call: clock()}
+	rec := record{Kind: isAcquire, What: what, Worker: w.id, Name: h.name, Tenant: h.by, Class: h.class, Call: clock()}
 	err := f(ctx)
 	if err == nil {
 		rec.Token, rec.Key, h.ctx = got()
@@ -139,7 +140,7 @@ func (w *worker) guarded(ctx context.Context, h *held) {
 	defer cancel()
 	rec := record{Kind: isGuarded, What: "Txn", Worker: w.id, Name: h.name, Token: h.token, Call: clock()}
 	resp, err := w.client.Txn(gctx).If(h.guard()).
-		Then(clientv3.OpPut(guardedFor+h.name, token(h.token))).Commit()
+		Then(clientv3.OpPut(guardedFor+h.name, token(h.token)+" "+h.class)).Commit()
 	rec.Return = clock()
 	switch {
 	case err != nil:
