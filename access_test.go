@@ -51,7 +51,7 @@ func tour(t *testing.T, client *clientv3.Client, name string) {
 	require.NoError(t, e.Proclaim(soon(t), "two"))
 	for leader, err := range etcdlock.NewElection(other, name+"/election").Observe(soon(t)) {
 		require.NoError(t, err)
-		assert.Equal(t, etcdlock.Leader{Value: "two", Token: e.Token(), Key: e.Key()}, leader)
+		assert.Equal(t, etcdlock.Leader{Value: "two", Token: e.Token(), Key: e.Key()}, who(leader))
 		break
 	}
 	require.NoError(t, e.Resign(soon(t)))

@@ -42,10 +42,19 @@ func TestTimeCheckAsksTheClock(t *testing.T) {
 		s := e.session(t, WithTTL(30*time.Second))
 		e.away()
 		e.slept.Store(int64(time.Hour))
-		require.Zero(t, s.Stats().LeaseLeft)
 		err := s.Check()
 		require.ErrorIs(t, err, ErrLost)
 		require.ErrorContains(t, err, "for 59m31.5s", "since the deadline, not since somebody noticed")
+	})
+}
+
+func TestTimeStatsAskTheClock(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(30*time.Second))
+		require.NotZero(t, s.Stats().LeaseLeft)
+		e.away()
+		e.slept.Store(int64(time.Hour))
+		require.Zero(t, s.Stats().LeaseLeft)
 	})
 }
 

@@ -18,13 +18,16 @@ type Contender struct {
 	Lease clientv3.LeaseID
 	// Key is the ticket's key in etcd.
 	Key string
+	// Modified is the revision at which the ticket was written last: its Token, unless somebody has written it since, as
+	// Resume does.
+	Modified int64
 	// Class says with whom it can share its turn: "" with nobody (a Mutex, an Election, the write side of an RWMutex, a
 	// foreign key), "read" with all readers, "2 of 10" with permits of the same 10, of which it takes 2.
 	Class string
 }
 
 func contender(c *queue.Contender) Contender {
-	return Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key, Class: c.Class()}
+	return Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key, Modified: c.Mod, Class: c.Class()}
 }
 
 // Holders asks etcd who has the lock: nobody, a writer, or any number of readers, in the order in which they queued. It

@@ -44,15 +44,15 @@ func (m *Mutex) TryDo(ctx context.Context, fn func(ctx context.Context) error) e
 
 // under runs fn under the hold of t and releases it.
 func (m *Mutex) under(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error) {
-	defer func() { err = errors.Join(err, m.releaseAfter(ctx, t)) }()
+	defer func() { err = errors.Join(err, m.releaseSoonAfter(ctx, t)) }()
 	return m.work(ctx, t, fn)
 }
 
 // afterwards is how long Do and Run wait for the release once the caller's context is over.
 const afterwards = time.Second
 
-// releaseAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
-func (h *handle) releaseAfter(ctx context.Context, t *queue.Ticket) error {
+// releaseSoonAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
+func (h *handle) releaseSoonAfter(ctx context.Context, t *queue.Ticket) error {
 	return soonAfter(ctx, func(ctx context.Context) error { return h.release(ctx, t) })
 }
 
@@ -73,7 +73,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		return err
 	}
 	for {
-		t, err := e.campaign(ctx, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
+		t, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 // lead runs fn and steps down. Its error joins fn's with that of the release, unless fn has resigned by itself.
 func (e *Election) lead(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error, lost bool) {
 	defer func() {
-		if rerr := e.releaseAfter(ctx, t); !errors.Is(rerr, ErrNotLeader) {
+		if rerr := e.releaseSoonAfter(ctx, t); !errors.Is(rerr, ErrNotLeader) {
 			lost = errors.Is(rerr, ErrLost)
 			err = errors.Join(err, rerr)
 		}

@@ -29,6 +29,11 @@ type Leader struct {
 	Token int64
 	// Key is the key of the leader's ticket.
 	Key string
+	// Lease is what the ticket hangs on; see Contender.Lease.
+	Lease clientv3.LeaseID
+	// Modified is the revision at which the value was written last: by Campaign (then it is the Token), by Proclaim or by
+	// Resume. Version counts these from 1.
+	Modified, Version int64
 }
 
 // NewElection returns an Election for name, used verbatim as NewMutex does. An empty name is ErrInvalidName at the
@@ -47,14 +52,14 @@ func (e *Election) Name() string { return e.name }
 // errors. ErrCampaigning is returned at once if the value is a candidate or leads already; after a loss, Campaign
 // queues anew. A candidate that finds a reader or a permit ahead of it is told that the name is not an election's.
 func (e *Election) Campaign(ctx context.Context, value string) error {
-	_, err := e.campaign(ctx, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
+	_, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 	return err
 }
 
 // TryCampaign makes this value the leader if nobody leads and nobody waits to, and else says at once who does. Its costs and
 // its errors are those of Mutex.TryLock, and ErrCampaigning as for Campaign.
 func (e *Election) TryCampaign(ctx context.Context, value string) error {
-	_, err := e.campaign(ctx, func() (*queue.Ticket, error) {
+	_, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) {
 		t, by, err := e.try(ctx, e.orIdentity(value), &e.mu, &e.seen)
 		switch {
 		case by != nil && by.Class() != "":
@@ -68,8 +73,10 @@ func (e *Election) TryCampaign(ctx context.Context, value string) error {
 }
 
 // campaign makes a candidate of the value while take gets it the lead.
-func (e *Election) campaign(ctx context.Context, take func() (*queue.Ticket, error)) (*queue.Ticket, error) {
-	if err := e.begin(ctx, e.of().take); err != nil {
+func (e *Election) campaign(
+	ctx context.Context, verb string, take func() (*queue.Ticket, error),
+) (*queue.Ticket, error) {
+	if err := e.begin(ctx, verb); err != nil {
 		return nil, err
 	}
 	old := e.held()
@@ -77,7 +84,7 @@ func (e *Election) campaign(ctx context.Context, take func() (*queue.Ticket, err
 	e.mu.Lock()
 	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
-		return nil, e.failed("campaign", ErrCampaigning)
+		return nil, e.failed(verb, ErrCampaigning)
 	}
 	e.candidate, e.hold = true, nil // a loss is no secret: Context has told, and the next lead is another hold
 	e.mu.Unlock()
@@ -148,7 +155,9 @@ func leader(first *queue.Contender) Leader {
 	if first == nil || first.Class() != "" {
 		return Leader{}
 	}
-	return Leader{Value: first.Value, Token: first.Rev, Key: first.Key}
+	return Leader{
+		Value: first.Value, Token: first.Rev, Key: first.Key, Lease: first.Lease, Modified: first.Mod, Version: first.Version,
+	}
 }
 
 // Context returns a context for the work done while leading; see Mutex.Context. When this value does not lead it is
@@ -163,6 +172,9 @@ func (e *Election) Key() string { return e.key() }
 
 // IsOwner returns a guard for an etcd transaction, true only while this lead's ticket exists; see Mutex.IsOwner.
 func (e *Election) IsOwner() clientv3.Cmp { return e.isOwner() }
+
+// Wanted returns a channel that is closed once another candidate waits behind this lead; see Mutex.Wanted.
+func (e *Election) Wanted() <-chan struct{} { return e.wanted() }
 
 // Verify asks etcd, by one linearizable request, whether this value leads; see Mutex.Verify. ErrNotLeader if it does not.
 func (e *Election) Verify(ctx context.Context) error { return e.verify(ctx) }

@@ -41,7 +41,7 @@ func TestOneLeadsAndTheNextFollows(t *testing.T) {
 		require.Equal(t, i, <-won)
 		l, err := nodes[2].Leader(ctx)
 		require.NoError(t, err)
-		assert.Equal(t, etcdlock.Leader{Value: fmt.Sprintf("10.0.0.%d:80", i), Token: e.Token(), Key: e.Key()}, l)
+		assert.Equal(t, etcdlock.Leader{Value: fmt.Sprintf("10.0.0.%d:80", i), Token: e.Token(), Key: e.Key()}, who(l))
 		assert.Greater(t, e.Token(), last)
 		last = e.Token()
 		require.NoError(t, e.Verify(ctx))

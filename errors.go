@@ -23,6 +23,14 @@ var (
 	ErrClosed = queue.ErrClosed
 	// ErrClientClosed says that the Session is over because the etcd client, which belongs to the caller, was closed.
 	ErrClientClosed = rpc.ErrClientClosed
+	// ErrNoLease says that the Session has no lease (any more), so that nothing is held or can be taken by it: it was
+	// orphaned, or made WithoutLease.
+	ErrNoLease = errors.New("etcdlock: the Session has no lease: it was orphaned, or made without one")
+	// ErrLeaseLost says that the Session is over because the lease that WithLease gave it is gone, or could not be renewed.
+	ErrLeaseLost = errors.New("etcdlock: the Session's given lease is lost")
+	// ErrTaken says that a ticket cannot be taken up by Resume: it is not there, or somebody has written it since, as another
+	// Resume does.
+	ErrTaken = queue.ErrTaken
 	// ErrNotHeld says that the Mutex is not held: never locked, or unlocked already.
 	ErrNotHeld = errors.New("etcdlock: not held")
 	// ErrUnconfirmed says that a hold was released, and that etcd has not confirmed that its ticket is gone. The

@@ -45,7 +45,7 @@ func FuzzNamesIdentitiesValues(f *testing.F) {
 		require.NoError(t, m.Verify(ctx))
 		holder, err := m.Holder(ctx)
 		require.NoError(t, err)
-		require.Equal(t, etcdlock.Contender{Identity: identity, Token: m.Token(), Lease: s.Lease(), Key: m.Key()}, holder)
+		require.Equal(t, etcdlock.Contender{Identity: identity, Token: m.Token(), Lease: s.Lease(), Key: m.Key(), Modified: m.Token()}, holder)
 		busy := (*etcdlock.LockedError)(nil)
 		require.ErrorAs(t, etcdlock.NewMutex(other, name).TryLock(ctx), &busy)
 		require.Equal(t, etcdlock.LockedError{Name: name, Holder: identity, Token: m.Token(), Key: m.Key()}, *busy)
@@ -66,7 +66,7 @@ func FuzzNamesIdentitiesValues(f *testing.F) {
 			}
 			l, err := etcdlock.NewElection(other, name).Leader(ctx)
 			require.NoError(t, err)
-			require.Equal(t, etcdlock.Leader{Value: proclaimed, Token: e.Token(), Key: e.Key()}, l)
+			require.Equal(t, etcdlock.Leader{Value: proclaimed, Token: e.Token(), Key: e.Key()}, who(l))
 			for l, err := range etcdlock.NewElection(other, name).Observe(ctx) {
 				require.NoError(t, err)
 				require.Equal(t, proclaimed, l.Value)

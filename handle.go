@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -57,6 +58,11 @@ func (h *handle) adopt(t *queue.Ticket) bool {
 // release ends the value's hold and waits for the confirmed deletion of its ticket. Called again after it has failed,
 // it reports how that went on. With only, nothing is released but that one hold.
 func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
+	return h.releaseAfter(ctx, only, 0)
+}
+
+// releaseAfter is release, and the place stays taken until after has passed.
+func (h *handle) releaseAfter(ctx context.Context, only *queue.Ticket, after time.Duration) error {
 	if err := h.begin(ctx, h.of().give); err != nil {
 		return err
 	}
@@ -79,7 +85,12 @@ func (h *handle) release(ctx context.Context, only *queue.Ticket) error {
 	if t == nil {
 		return h.failed(h.of().give, h.notHeld())
 	}
-	err := t.Release(ctx, again)
+	var err error
+	if after > 0 && !again {
+		err = t.ReleaseAfter(ctx, after)
+	} else {
+		err = t.Release(ctx, again)
+	}
 	if err != nil || again {
 		h.mu.Lock()
 		if h.latest == t {
@@ -143,6 +154,13 @@ func (h *handle) isOwner() clientv3.Cmp {
 		}
 	}
 	return never(h.name)
+}
+
+func (h *handle) wanted() <-chan struct{} {
+	if t := h.held(); t != nil {
+		return t.Wanted()
+	}
+	return nil
 }
 
 // never is a comparison that is never true.

@@ -118,3 +118,8 @@ func cut(t *testing.T, clus *integration.Cluster) {
 		return err != nil
 	}, "the traffic is cut")
 }
+
+// who is a leader without the revisions of what it says.
+func who(l etcdlock.Leader) etcdlock.Leader {
+	return etcdlock.Leader{Value: l.Value, Token: l.Token, Key: l.Key}
+}

@@ -74,6 +74,15 @@ func (h *Hold) IsOwner() []clientv3.Cmp {
 	return []clientv3.Cmp{never("")}
 }
 
+// Wanted returns a channel that is closed once somebody waits whom this hold keeps waiting: a writer behind a reader, and
+// not another reader; a permit for which there is no room; with LockAll, somebody behind any of the names. See Mutex.Wanted.
+func (h *Hold) Wanted() <-chan struct{} {
+	if h == nil || h.ticket == nil {
+		return nil
+	}
+	return h.ticket.Wanted()
+}
+
 // Verify asks etcd, by one linearizable request, whether the hold still is one; see Mutex.Verify.
 func (h *Hold) Verify(ctx context.Context) error {
 	if err := h.begin(ctx, "verify"); err != nil {

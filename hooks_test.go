@@ -344,8 +344,6 @@ func TestTimeRenewalsAndTheNextLeaseAreTold(t *testing.T) {
 func TestTimeAFunctionThatOutlastsItsHoldIsToldTwice(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		var got seen
-		s := e.session(t, WithTTL(60*time.Second), WithHooks(got.holds()))
-		e.away()
 		let := make(chan struct{})
 		ended := make(chan error)
 		for _, c := range []struct {
@@ -358,7 +356,7 @@ func TestTimeAFunctionThatOutlastsItsHoldIsToldTwice(t *testing.T) {
 			}},
 		} {
 			e.bends(nil)
-			s = e.session(t, WithTTL(60*time.Second), WithHooks(got.holds()))
+			s := e.session(t, WithTTL(60*time.Second), WithHooks(got.holds()))
 			m := NewMutex(s, "a")
 			go func() {
 				ended <- m.Do(t.Context(), func(context.Context) error {

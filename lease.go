@@ -23,6 +23,7 @@ type leases struct {
 	tickets *queue.Tickets
 	ttl     time.Duration // to ask for
 	early   time.Duration // how much earlier than it must each is given up
+	given   bool          // by the caller (WithLease), and there will be no other
 	log     *slog.Logger
 	now     chan struct{} // asks for a renewal now
 	hooks   *watching
@@ -39,7 +40,7 @@ type leases struct {
 
 func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger, hooks *watching) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, log: log, hooks: hooks,
+		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, given: o.lease != clientv3.NoLease, log: log, hooks: hooks,
 		now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }
@@ -47,7 +48,7 @@ func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger, ho
 // begin sets the first lease.
 func (ls *leases) begin(tickets *queue.Tickets, l *lease.Lease) {
 	ls.tickets = tickets
-	ls.lease = tickets.Use(l)
+	ls.lease = tickets.Use(l, ls.given)
 }
 
 // grant asks etcd for a lease, and tells how long that took. A grant whose answer is lost leaves a lease without keys,
@@ -160,8 +161,8 @@ func (ls *leases) CheckNow() {
 func (ls *leases) renewLoop() {
 	for l := ls.current(); l != nil; l = ls.nextLease() {
 		ls.renewUntilLost(l)
-		if !errors.Is(context.Cause(l.Context()), ErrLost) {
-			return // the Session has ended it
+		if ls.given || !errors.Is(context.Cause(l.Context()), ErrLost) {
+			return // the Session has ended it, or ends with it, see endLost
 		}
 		keys, holds := ls.tickets.Drop(l)
 		names, more := queue.FirstOf(holds)
@@ -239,7 +240,7 @@ func (ls *leases) nextLease() *queue.Lease {
 
 // adopt makes l the Session's lease; nil if it came while the Session was ending with the one before.
 func (ls *leases) adopt(granted *lease.Lease) *queue.Lease {
-	l := ls.tickets.Use(granted)
+	l := ls.tickets.Use(granted, false)
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.tasks.Closing().Err() != nil {

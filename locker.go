@@ -13,8 +13,8 @@ import (
 // Locker returns the Mutex as a sync.Locker, for code that knows nothing of etcd and of losing a lock. Use it only
 // where the work under it is fenced or may overlap after a loss.
 //
-// Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics for
-// ErrClosed, ErrClientClosed, and for a Mutex without a name or a Session. Unlock of a hold that was lost logs that and
+// Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics when
+// the Session is over (ErrClosed, ErrClientClosed, ErrNoLease, ErrLeaseLost), and for a Mutex without a name or a Session. Unlock of a hold that was lost logs that and
 // returns, as it does when etcd has not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
 func (m *Mutex) Locker() sync.Locker { return locker{m} }
 
@@ -29,7 +29,7 @@ func (l locker) Lock() {
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, ErrClosed), errors.Is(err, ErrClientClosed):
+		case l.m.s.over() != nil:
 			panic(err)
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.shown(), "error", err)

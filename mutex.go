@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -155,6 +156,20 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 // context.WithoutCancel(ctx), with a deadline of your own if you want one.
 func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
 
+// UnlockAfter ends the hold at once, as Unlock does, but the lock stays taken for d more, also if this process ends: for
+// work that must not be done twice within some time. A lock alone prevents two runs at once, but not a second run a moment
+// later, by a machine whose clock is a little behind. Everybody sees the lock as held by this Session, and waits or is told
+// ErrLocked, this Session itself too. A d of 0 or less is Unlock.
+//
+// It returns nil when etcd has confirmed that. d counts from the call and is rounded up to whole seconds and to the least TTL
+// that etcd grants (2 s by default); a change of etcd's leader may make it longer, and nothing makes it shorter. Nothing ends
+// it early but deleting the key. Whoever crashes before the call leaves the lock for its TTL only: this is for work that has
+// been done. Errors are those of Unlock. ErrUnconfirmed says that it goes on in the background, for as long as the Session
+// lasts; what etcd refuses for good releases the lock at once, with etcd's error.
+func (m *Mutex) UnlockAfter(ctx context.Context, d time.Duration) error {
+	return m.releaseAfter(ctx, nil, d)
+}
+
 // Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the
 // moment the hold can no longer be relied on: by this process's own clock, before etcd can have given the lock to
 // anyone else. context.Cause tells why: ErrLost, ErrClosed, or ErrNotHeld after Unlock. It has no deadline, because
@@ -178,6 +193,15 @@ func (m *Mutex) Key() string { return m.key() }
 //
 // Once a hold has given out its guard, its handoff goes through etcd, not in memory.
 func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
+
+// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue. It suits work that can stop early, or
+// that should go on only as long as nobody else wants the lock. Queueing is the request, so it comes from every kind of client;
+// a TryLock does not queue. The channel is never closed once the hold has ended, and nil, which blocks for ever, if there
+// is none: wait for it beside Context.
+//
+// It costs one watch and one list of the queue for each name, and a list for each third of the TTL, from the first call to
+// the end of the hold. While etcd cannot be reached it tells nothing.
+func (m *Mutex) Wanted() <-chan struct{} { return m.wanted() }
 
 // Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during
 // the call. ErrLost ends the hold; ErrNotHeld if there is none; another error says that etcd could not be asked, and

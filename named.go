@@ -138,17 +138,17 @@ func soonAfter(ctx context.Context, release func(context.Context) error) error {
 // list lists the queue of the name, which this Session need not be in, and how many of it hold.
 func (n *named) list(ctx context.Context) (all []*queue.Contender, holders int, err error) {
 	switch {
-	case n.s.over() != nil:
-		return nil, 0, n.s.over()
+	case n.s.asking() != nil:
+		return nil, 0, n.s.asking()
 	case ctx.Err() != nil:
 		return nil, 0, ctx.Err()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.s.tasks.Closing(), cancel)()
+	defer context.AfterFunc(n.s.asks, cancel)()
 	all, holders, _, err = queue.KeysOf(n.name).List(ctx, n.s.client)
-	if err != nil && n.s.over() != nil {
-		err = n.s.over()
+	if err != nil && n.s.asking() != nil {
+		err = n.s.asking()
 	}
 	return all, holders, err
 }

@@ -26,7 +26,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 			return
 		}
 		octx, cancel := context.WithCancel(ctx)
-		defer context.AfterFunc(e.s.tasks.Closing(), cancel)()
+		defer context.AfterFunc(e.s.asks, cancel)()
 		states := newStates()
 		// The goroutine that follows etcd belongs to this call, which waits for it before it returns.
 		done := make(chan error, 1)
@@ -58,8 +58,8 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 			switch {
 			case ctx.Err() != nil:
 				err = ctx.Err()
-			case e.s.over() != nil:
-				err = e.s.over()
+			case e.s.asking() != nil:
+				err = e.s.asking()
 			}
 			yield(Leader{}, fmt.Errorf("etcdlock: observe %q: %w", e.shown(), err))
 			return

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -25,10 +27,12 @@ type options struct {
 	linger   time.Duration
 	margin   time.Duration
 	hooks    []Hooks
+	lease    clientv3.LeaseID // NoLease for one of its own
+	none     bool             // without a lease
 }
 
 func newOptions(opts []Option) (options, error) {
-	o := options{ttl: defaultTTL, log: slog.New(slog.DiscardHandler)}
+	o := options{log: slog.New(slog.DiscardHandler)}
 	for _, opt := range opts {
 		if opt == nil {
 			return o, errors.New("etcdlock: nil Option")
@@ -37,9 +41,16 @@ func newOptions(opts []Option) (options, error) {
 			return o, err
 		}
 	}
-	if o.margin > o.ttl/maxMarginPart {
-		return o, fmt.Errorf("etcdlock: margin of %v is more than a quarter of the TTL of %v: it takes time from every "+
-			"renewal: pass WithMargin at most %v, or WithTTL a longer one", o.margin, o.ttl, o.ttl/maxMarginPart)
+	if o.lease != clientv3.NoLease && o.none {
+		return o, errors.New("etcdlock: WithLease and WithoutLease: a Session has a lease or it has none")
+	}
+	if o.ttl == 0 && o.lease == clientv3.NoLease {
+		o.ttl = defaultTTL
+	}
+	if o.ttl != 0 {
+		if err := o.fits(o.ttl); err != nil {
+			return o, err
+		}
 	}
 	if o.identity == "" {
 		host, err := os.Hostname()
@@ -49,6 +60,15 @@ func newOptions(opts []Option) (options, error) {
 		o.identity = fmt.Sprintf("%s-%d", host, os.Getpid())
 	}
 	return o, nil
+}
+
+// fits reports whether the margin leaves enough of a TTL.
+func (o options) fits(ttl time.Duration) error {
+	if o.margin > ttl/maxMarginPart {
+		return fmt.Errorf("etcdlock: margin of %v is more than a quarter of the TTL of %v: it takes time from every "+
+			"renewal: pass WithMargin at most %v, or WithTTL a longer one", o.margin, ttl, ttl/maxMarginPart)
+	}
+	return nil
 }
 
 // WithTTL sets how long the Session's lease outlives its last renewal: after a crash the locks are free that much

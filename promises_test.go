@@ -207,6 +207,10 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 	leads := etcdlock.NewElection(s, "lead")
 	require.NoError(t, held.Lock(soon(t)))
 	require.NoError(t, leads.Campaign(soon(t), "x"))
+	stays, rw, sem := etcdlock.NewMutex(s, "stays"), etcdlock.NewRWMutex(s, "free"), etcdlock.NewSemaphore(s, "permits", 2)
+	require.NoError(t, stays.Lock(soon(t)))
+	permit, err := sem.Acquire(soon(t))
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	queued := make(chan error, 1)
 	go func() { queued <- waiting.Lock(ctx) }()
@@ -225,8 +229,31 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		{"Mutex.Lock", etcdlock.NewMutex(s, "free").Lock},
 		{"Mutex.TryLock", etcdlock.NewMutex(s, "free").TryLock},
 		{"Mutex.Do", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Do(ctx, until) }},
+		{"Mutex.TryDo", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").TryDo(ctx, until) }},
+		{"RWMutex.RLock", func(ctx context.Context) error { _, err := rw.RLock(ctx); return err }},
+		{"RWMutex.TryRLock", func(ctx context.Context) error { _, err := rw.TryRLock(ctx); return err }},
+		{"RWMutex.RDo", func(ctx context.Context) error { return rw.RDo(ctx, until) }},
+		{"RWMutex.TryRDo", func(ctx context.Context) error { return rw.TryRDo(ctx, until) }},
+		{"RWMutex.Holders", func(ctx context.Context) error { _, err := rw.Holders(ctx); return err }},
+		{"Semaphore.Acquire", func(ctx context.Context) error { _, err := sem.Acquire(ctx); return err }},
+		{"Semaphore.AcquireN", func(ctx context.Context) error { _, err := sem.AcquireN(ctx, 2); return err }},
+		{"Semaphore.TryAcquire", func(ctx context.Context) error { _, err := sem.TryAcquire(ctx); return err }},
+		{"Semaphore.TryAcquireN", func(ctx context.Context) error { _, err := sem.TryAcquireN(ctx, 2); return err }},
+		{"Semaphore.Do", func(ctx context.Context) error { return sem.Do(ctx, until) }},
+		{"Semaphore.Holders", func(ctx context.Context) error { _, err := sem.Holders(ctx); return err }},
+		{"Semaphore.Waiters", func(ctx context.Context) error { _, err := sem.Waiters(ctx); return err }},
+		{"LockAll", func(ctx context.Context) error { _, err := etcdlock.LockAll(ctx, s, "free", "free2"); return err }},
+		{"TryLockAll", func(ctx context.Context) error { _, err := etcdlock.TryLockAll(ctx, s, "free", "free2"); return err }},
+		{"DoAll", func(ctx context.Context) error { return etcdlock.DoAll(ctx, s, []string{"free", "free2"}, until) }},
+		{"Hold.Verify", permit.Verify},
+		{"Hold.Slot", func(ctx context.Context) error { _, _, err := permit.Slot(ctx); return err }},
+		{"Hold.Release", permit.Release},
+		{"Mutex.UnlockAfter", func(ctx context.Context) error { return stays.UnlockAfter(ctx, time.Minute) }},
+		{"Election.TryCampaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").TryCampaign(ctx, "x") }},
 		{"Election.Campaign", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Campaign(ctx, "x") }},
 		{"Election.Run", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Run(ctx, "x", until) }},
+		{"Mutex.Resume", func(ctx context.Context) error { return etcdlock.NewMutex(s, "free").Resume(ctx, "free/1-1", 1) }},
+		{"Election.Resume", func(ctx context.Context) error { return etcdlock.NewElection(s, "free").Resume(ctx, "free/1-2", 1) }},
 		{"Mutex.Verify", held.Verify},
 		{"Election.Verify", leads.Verify},
 		{"Mutex.Unlock", held.Unlock},
@@ -246,9 +273,11 @@ func TestCallsReturnWhenTheirContextEnds(t *testing.T) {
 		{"Session.Shutdown", s.Shutdown}, // after which s is over
 		{"NewSession", func(ctx context.Context) error { _, err := etcdlock.NewSession(ctx, client); return err }},
 	}
-	for _, v := range []any{held, leads, s} {
+	for _, v := range []any{held, rw, sem, permit, leads, s} {
 		for _, method := range methodsWithContext(v) {
-			require.True(t, slices.ContainsFunc(calls, func(c call) bool { return c.name == method }), "%s is missing here", method)
+			require.True(t, slices.ContainsFunc(calls, func(c call) bool {
+				return c.name == method || c.name == strings.TrimPrefix(method, "RW") // whose write side is a Mutex
+			}), "%s is missing here", method)
 		}
 	}
 	for _, c := range calls {

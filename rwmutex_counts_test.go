@@ -2,6 +2,7 @@ package etcdlock_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -170,60 +171,66 @@ func TestAReaderBehindAWriterIsTwoRequestsAndAWatch(t *testing.T) {
 
 // However readers leave, the last of them lets the writer in at once: nothing that the writer asks stands in between.
 func TestTheLastReaderLetsTheWriterInAtOnce(t *testing.T) {
-	const readers = 50
 	for order, leave := range map[string]func([]*etcdlock.Hold){
 		"first come, first gone": func([]*etcdlock.Hold) {},
 		"at random":              func(h []*etcdlock.Hold) { rand.Shuffle(len(h), func(i, j int) { h[i], h[j] = h[j], h[i] }) },
 	} {
 		for where, local := range map[string]bool{"of other Sessions": false, "of its own Session": true} {
-			t.Run(order+", "+where, func(t *testing.T) {
-				clus := newCluster(t, 1)
-				m, tp := tapped(t, clus, "last")
-				from := m
-				if !local {
-					from, _ = tapped(t, clus, "last")
-				}
-				var held []*etcdlock.Hold
-				for range readers {
-					h, err := from.RLock(soon(t))
-					require.NoError(t, err)
-					held = append(held, h)
-				}
-				wrote := make(chan error, 1)
-				go func() { wrote <- m.Lock(soon(t)) }()
-				waiters(t, &m.Mutex, 1)
-				leave(held)
-				settled(t, tp)
-				for _, h := range held[:readers-1] {
-					require.NoError(t, h.Release(soon(t)))
-				}
-				settled(t, tp)
-				require.Empty(t, wrote)
-				stuck := make(chan struct{})
-				t.Cleanup(sync.OnceFunc(func() { close(stuck) }))
-				deletion := make(chan struct{}, 1)
-				deletion <- struct{}{}
-				tp.onUnary(func(_ string, send func() error) error {
-					if local {
-						select {
-						case <-deletion:
-							return send()
-						default:
-						}
-					}
-					<-stuck
-					return send()
-				})
-				require.NoError(t, held[readers-1].Release(soon(t)))
-				select {
-				case err := <-wrote:
-					require.NoError(t, err)
-				case <-soon(t).Done():
-					require.Fail(t, "the writer has asked for something")
-				}
-				tp.onUnary(nil)
-				require.NoError(t, m.Unlock(soon(t)))
-			})
+			for _, readers := range []int{1, 50} {
+				lastReader(t, fmt.Sprintf("%s, %d %s", order, readers, where), readers, leave, local)
+			}
 		}
 	}
+}
+
+func lastReader(t *testing.T, name string, readers int, leave func([]*etcdlock.Hold), local bool) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		clus := newCluster(t, 1)
+		m, tp := tapped(t, clus, "last")
+		from := m
+		if !local {
+			from, _ = tapped(t, clus, "last")
+		}
+		var held []*etcdlock.Hold
+		for range readers {
+			h, err := from.RLock(soon(t))
+			require.NoError(t, err)
+			held = append(held, h)
+		}
+		wrote := make(chan error, 1)
+		go func() { wrote <- m.Lock(soon(t)) }()
+		waiters(t, &m.Mutex, 1)
+		leave(held)
+		settled(t, tp)
+		for _, h := range held[:readers-1] {
+			require.NoError(t, h.Release(soon(t)))
+		}
+		settled(t, tp)
+		require.Empty(t, wrote)
+		stuck := make(chan struct{})
+		t.Cleanup(sync.OnceFunc(func() { close(stuck) }))
+		deletion := make(chan struct{}, 1)
+		deletion <- struct{}{}
+		tp.onUnary(func(_ string, send func() error) error {
+			if local {
+				select {
+				case <-deletion:
+					return send()
+				default:
+				}
+			}
+			<-stuck
+			return send()
+		})
+		require.NoError(t, held[readers-1].Release(soon(t)))
+		select {
+		case err := <-wrote:
+			require.NoError(t, err)
+		case <-soon(t).Done():
+			require.Fail(t, "the writer has asked for something")
+		}
+		tp.onUnary(nil)
+		require.NoError(t, m.Unlock(soon(t)))
+	})
 }

@@ -54,7 +54,7 @@ func TestHoldersAreThoseThatHoldTogether(t *testing.T) {
 	}
 
 	reader := func(h *etcdlock.Hold) etcdlock.Contender {
-		return etcdlock.Contender{Identity: "me", Token: h.Token(), Lease: s.Lease(), Key: h.Key(), Class: "read"}
+		return etcdlock.Contender{Identity: "me", Token: h.Token(), Lease: s.Lease(), Key: h.Key(), Class: "read", Modified: h.Token()}
 	}
 	holders, err = m.Holders(soon(t))
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestTheTryingFormsRunTheirFunctionOrSayWhoIsInTheWay(t *testing.T) {
 	m, other := etcdlock.NewRWMutex(newSession(t, client), "try"), etcdlock.NewRWMutex(newSession(t, client), "try")
 	errWork := errors.New("work")
 	work := func(ctx context.Context) error { require.NoError(t, ctx.Err()); return errWork }
-	never := func(context.Context) error { t.Error("it is held by another"); return nil }
+	never := func(context.Context) error { return errors.New("it is held by another") }
 	for _, do := range []func(context.Context, func(context.Context) error) error{m.Do, m.TryDo, m.RDo, m.TryRDo} {
 		require.ErrorIs(t, do(soon(t), work), errWork)
 		require.Empty(t, keysUnder(t, client, "try/"))

@@ -73,7 +73,25 @@ func TestTimeAReaderDoesNotPassAWaitingWriter(t *testing.T) {
 	})
 }
 
+// writers are the ways to exclude readers: one waits by a count of those ahead, the other by near and far.
+var writers = map[string]func(context.Context, *RWMutex) (release func(context.Context) error, err error){
+	"Lock": func(ctx context.Context, m *RWMutex) (func(context.Context) error, error) {
+		return m.Unlock, m.Lock(ctx)
+	},
+	"LockAll": func(ctx context.Context, m *RWMutex) (func(context.Context) error, error) {
+		h, err := LockAll(ctx, m.s, m.Name())
+		return h.Release, err
+	},
+}
+
 func TestTimeAWriterEntersAfterTheLastReader(t *testing.T) {
+	for how, write := range writers {
+		t.Run(how, func(t *testing.T) { entersAfterTheLastReader(t, write) })
+	}
+}
+
+func entersAfterTheLastReader(t *testing.T, write func(context.Context, *RWMutex) (func(context.Context) error, error)) {
+	t.Helper()
 	for where, sessions := range map[string][]int{ // of three readers and the writer
 		"in as many Sessions":    {0, 1, 2, 3},
 		"all in one":             {0, 0, 0, 0},
@@ -92,7 +110,12 @@ func TestTimeAWriterEntersAfterTheLastReader(t *testing.T) {
 						held = append(held, h)
 					}
 					wrote := make(chan error, 1)
-					go func() { wrote <- all[sessions[3]].Lock(t.Context()) }()
+					var release func(context.Context) error
+					go func() {
+						var err error
+						release, err = write(t.Context(), all[sessions[3]])
+						wrote <- err
+					}()
 					for _, i := range leave {
 						settle()
 						require.Empty(t, wrote, "the writer enters beside a reader")
@@ -101,7 +124,7 @@ func TestTimeAWriterEntersAfterTheLastReader(t *testing.T) {
 					settle()
 					require.Len(t, wrote, 1)
 					require.NoError(t, <-wrote)
-					require.NoError(t, all[sessions[3]].Unlock(t.Context()))
+					require.NoError(t, release(t.Context()))
 				})
 			})
 		}

@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/queue"
 	"github.com/etcdlock/etcdlock/internal/rpc"
 	"github.com/etcdlock/etcdlock/internal/task"
@@ -39,6 +40,11 @@ type Session struct {
 	closed  chan struct{} // closed when end is done
 	// watching calls hooks; nil if there are none.
 	watching *watching
+
+	asks    context.Context // over when nothing can be asked any more
+	endAsks context.CancelCauseFunc
+	hurry   context.Context // over when somebody waits for the end of end
+	hurryUp context.CancelFunc
 
 	mu        sync.Mutex // guards what follows; a leaf
 	unrevoked error      // for the first who asks: why end could not give the lease back
@@ -91,17 +97,25 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 		return nil, fmt.Errorf("etcdlock: new session: %w", ErrClientClosed)
 	}
 	s := &Session{opts: o, client: rpc.New(client), tasks: task.New(), closed: make(chan struct{})}
-	l, err := firstGrant(ctx, s.client, o)
-	if err != nil {
-		s.client.Release()
-		return nil, fmt.Errorf("etcdlock: new session: no lease granted by %s: %w", strings.Join(client.Endpoints(), ", "), err)
-	}
+	s.asks, s.endAsks = context.WithCancelCause(context.Background())
+	s.hurry, s.hurryUp = context.WithCancel(context.Background())
 	log, lines := logBeside(o.log)
 	s.lines = lines
 	s.watching = newWatching(o.hooks)
 	s.leases = newLeases(s.client, s.tasks, o, log, s.watching)
 	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger, s.watching.observer())
+	l, err := s.firstLease(ctx)
+	if err != nil {
+		s.tasks.Stop()
+		s.client.Release()
+		return nil, fmt.Errorf("etcdlock: new session: no lease from %s: %w", strings.Join(client.Endpoints(), ", "), err)
+	}
 	s.leases.begin(s.tickets, l)
+	if o.none {
+		s.unhook = func() bool { return true }
+		s.end(ErrNoLease)
+		return s, nil
+	}
 	if len(client.Endpoints()) == 1 {
 		o.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost",
 			"endpoint", client.Endpoints()[0])
@@ -109,12 +123,40 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	s.tasks.Go(s.leases.renewLoop)
 	s.tasks.Go(s.tickets.WatchHeld)
 	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
+	if s.leases.given {
+		context.AfterFunc(l.Context(), func() { s.end(ErrLeaseLost) }) // unless it is what ends the lease
+	}
 	s.watching.opened(s)
 	return s, nil
 }
 
+// firstLease gets the lease to begin with.
+func (s *Session) firstLease(ctx context.Context) (*lease.Lease, error) {
+	switch {
+	case s.opts.none: // one that was never there: its TTL is what Observe goes by
+		l := lease.New(clientv3.NoLease, s.opts.ttl, 0, int64(s.opts.ttl/time.Second), lease.Now())
+		l.End(ErrNoLease)
+		return l, nil
+	case s.leases.given:
+		return firstRenewal(ctx, s.client, s.tickets, s.opts)
+	}
+	return firstGrant(ctx, s.client, s.opts)
+}
+
 // Lease returns the lease at the moment. It changes when a lost one is replaced; until then it is that of the lost one.
 func (s *Session) Lease() clientv3.LeaseID { return s.leases.current().ID }
+
+// LeaseContext returns a context that is over when that lease is: the moment nothing can be relied on any more that hangs on
+// it. context.Cause tells why: ErrLost, ErrClosed, ErrClientClosed, ErrNoLease. It asks the clock as Mutex.Context does, and
+// every hold on the lease ends with it. After a loss it stays that of the lost lease until there is the next one, so:
+//
+//	for ctx := s.LeaseContext(); ; ctx = s.LeaseContext() {
+//		<-ctx.Done() // lost, or the Session is over
+//		...
+//	}
+//
+// waits in a tight loop unless what comes there waits for the next lease, as Lock does.
+func (s *Session) LeaseContext() context.Context { return lease.OfLease(s.leases.current().Lease) }
 
 // TTL returns the time to live that etcd granted to that lease.
 func (s *Session) TTL() time.Duration { return s.leases.current().TTL }
@@ -137,6 +179,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		return errors.New("etcdlock: shutdown: nil context: pass one that bounds how long to wait for holds to be released")
 	}
 	s.tasks.Shut(ErrClosed)
+	s.endAsks(ErrClosed)
 	l := s.leases.last()
 	var err error
 	if l.Alive() { // else nothing is held
@@ -185,11 +228,27 @@ func (s *Session) Shutdown(ctx context.Context) error {
 // A client that is closed first ends the Session by itself, at once: holds and calls then end with ErrClientClosed, and
 // nothing can be given back, so the locks are free when the lease has run out. Close returns ErrClientClosed then.
 func (s *Session) Close() error {
+	defer s.endAsks(ErrClosed) // of one that has no lease
+	return s.finish("close", ErrClosed)
+}
+
+// Orphan ends the Session and leaves what is held by Lock and Campaign in etcd: renewals stop, the holds' Contexts end with
+// the cause ErrNoLease, and their tickets stay for as long as the lease lives, a TTL at most unless somebody renews it. It
+// is for a holder whose place another process takes up, by Resume. Once Orphan has returned, no function of Do or Run runs:
+// they are waited for as in Close, and what they held is released. Tickets that wait are deleted.
+//
+// Leader, Observe, Holder and Waiters go on. All else returns ErrNoLease, Unlock and Resign too: what stays is not this
+// Session's any more. With etcd out of reach Orphan returns within 5 s of the end of those functions, and with an error if
+// tickets may have stayed that wait. After Close it does nothing, and Close after it ends the questions and revokes nothing.
+func (s *Session) Orphan() error { return s.finish("orphan", ErrNoLease) }
+
+func (s *Session) finish(verb string, cause error) error {
 	s.unhook()
-	s.end(ErrClosed)
+	s.hurryUp()
+	s.end(cause)
 	<-s.closed
 	if err := s.outcome(); err != nil {
-		return fmt.Errorf("etcdlock: close: %w", err)
+		return fmt.Errorf("etcdlock: %s: %w", verb, err)
 	}
 	return nil
 }
@@ -210,6 +269,9 @@ func (s *Session) end(cause error) {
 		return
 	}
 	s.tasks.Shut(cause)
+	if cause != ErrNoLease && cause != ErrLeaseLost { //nolint:errorlint // these very values
+		s.endAsks(cause)
+	}
 	l := s.leases.last()
 	alive := l.Alive()
 	working, left := s.tasks.Working(), l.Left()
@@ -219,13 +281,19 @@ func (s *Session) end(cause error) {
 		defer close(s.closed)
 		err := cause
 		switch {
+		case s.leases.given && !alive:
+			err = nil
+			s.endLost(l)
 		case !alive:
 			err = nil // it was abandoned, or etcd is away and it ends by itself
-		case cause == ErrClosed: //nolint:errorlint // this very value
+		case cause == ErrClosed, cause == ErrNoLease: //nolint:errorlint // these very values
 			awaitWork(working, left+s.opts.margin)
 			limit, cancel := context.WithTimeout(s.tasks.Back(), closeLimit)
-			keys, _ := s.tickets.List(l)
-			err = s.tickets.Revoke(limit, l.Lease, keys)
+			if keys, _ := s.tickets.List(l); cause == ErrClosed { //nolint:errorlint // as above
+				err = s.tickets.Revoke(limit, l.Lease, keys)
+			} else {
+				err = s.tickets.Clear(limit, l, true)
+			}
 			cancel()
 		}
 		if err != nil {
@@ -253,5 +321,8 @@ func awaitWork(working <-chan struct{}, limit time.Duration) {
 	}
 }
 
-// over is why the Session is: ErrClosed or ErrClientClosed; nil while it is not.
+// over is why the Session is: ErrClosed, ErrClientClosed, ErrNoLease or ErrLeaseLost; nil while it is not.
 func (s *Session) over() error { return context.Cause(s.tasks.Closing()) }
+
+// asking is why nothing can be asked any more: ErrClosed or ErrClientClosed. A Session without a lease can ask.
+func (s *Session) asking() error { return context.Cause(s.asks) }

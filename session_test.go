@@ -197,7 +197,7 @@ func TestAForeignKeyWithoutALeaseIsAContender(t *testing.T) {
 	require.Equal(t, want, *by)
 	h, err := m.Holder(soon(t))
 	require.NoError(t, err)
-	require.Equal(t, etcdlock.Contender{Identity: "by hand", Token: put.Header.Revision, Key: "foreign/somebody"}, h)
+	require.Equal(t, etcdlock.Contender{Identity: "by hand", Token: put.Header.Revision, Key: "foreign/somebody", Modified: put.Header.Revision}, h)
 	got := make(chan error, 1)
 	go func() { got <- m.Lock(soon(t)) }()
 	waiters(t, m, 1)

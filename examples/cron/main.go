@@ -1,5 +1,7 @@
 // Command cron runs a job once, however many machines start it at the same
 // minute: an optimistic lock, with a lease of 5 s for the day the machine dies.
+// Clocks differ, so a machine may start when another is done already: the lock
+// stays taken for a while after the job, although the process has ended.
 //
 //	go run ./examples/cron                             # an etcd of its own: runs
 //	go run ./examples/cron -endpoints 127.0.0.1:2379   # on two machines: one runs, one goes home
@@ -22,16 +24,17 @@ import (
 func main() {
 	endpoints := flag.String("endpoints", "", "comma-separated endpoints (default: an etcd of its own)")
 	takes := flag.Duration("takes", 2*time.Second, "how long the job takes")
+	apart := flag.Duration("apart", 30*time.Second, "how far apart the machines may start it, less than from one run to the next")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *endpoints, *takes); err != nil {
+	if err := run(ctx, *endpoints, *takes, *apart); err != nil {
 		fmt.Fprintln(os.Stderr, "cron:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, endpoints string, takes time.Duration) (err error) {
+func run(ctx context.Context, endpoints string, takes, apart time.Duration) (err error) {
 	client, stop, err := embedded.Client(ctx, endpoints)
 	if err != nil {
 		return err
@@ -51,15 +54,17 @@ func run(ctx context.Context, endpoints string, takes time.Duration) (err error)
 	} else if err != nil {
 		return err
 	}
+	begun := time.Now()
 	fmt.Printf("%s runs job9, token %d\n", session.Identity(), job.Token())
 
 	select { // the job
 	case <-time.After(takes):
 		fmt.Println("job9 is done")
+		return job.UnlockAfter(context.WithoutCancel(ctx), apart-time.Since(begun))
 	case <-job.Context().Done():
 		fmt.Println("job9 was stopped:", context.Cause(job.Context()))
 	case <-ctx.Done():
 		fmt.Println("job9 was interrupted")
 	}
-	return job.Unlock(context.WithoutCancel(ctx))
+	return job.Unlock(context.WithoutCancel(ctx)) // it was not done: another may
 }

@@ -82,6 +82,9 @@ func (w *work) Err() error { w.ask(); return w.Context.Err() }
 
 func (w *work) Value(key any) any { w.ask(); return w.Context.Value(key) }
 
+// OfLease returns a context that is over when the lease is, and asks the clock as a hold does.
+func OfLease(l *Lease) context.Context { return &Hold{Context: l.ctx, lease: l} }
+
 // Ended is the context of a value that holds nothing.
 func Ended(cause error) context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())

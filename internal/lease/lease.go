@@ -50,7 +50,7 @@ type Lease struct {
 // New returns a lease that was granted for ttl seconds. The request, for asked, was sent no earlier than sent. It is given
 // up early by as much as it says.
 func New(id clientv3.LeaseID, asked, early time.Duration, ttl int64, sent Instant) *Lease {
-	l := &Lease{ID: id, asked: asked, early: early, TTL: seconds(ttl)}
+	l := &Lease{ID: id, asked: asked, early: early, TTL: Seconds(ttl)}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,8 +59,8 @@ func New(id clientv3.LeaseID, asked, early time.Duration, ttl int64, sent Instan
 	return l
 }
 
-// seconds converts a TTL of etcd's without overflow: the largest that etcd takes does not fit a Duration.
-func seconds(n int64) time.Duration {
+// Seconds converts a TTL of etcd's without overflow: the largest that etcd takes does not fit a Duration.
+func Seconds(n int64) time.Duration {
 	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 }
 
@@ -86,7 +86,7 @@ func (l *Lease) Extend(sent Instant, ttl int64) bool {
 		return false
 	}
 	if sent > l.from {
-		l.from, l.deadline = sent, sent.Add(l.trust(seconds(ttl)))
+		l.from, l.deadline = sent, sent.Add(l.trust(Seconds(ttl)))
 		l.timer.Reset(l.deadline.Sub(Now()))
 	}
 	return true

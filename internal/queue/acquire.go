@@ -32,6 +32,10 @@ func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *
 		if takenUp {
 			return t, nil, nil
 		}
+		if err := q.over(); err != nil { // Clear looks at what is registered before the end begins
+			t.forget()
+			return nil, nil, err
+		}
 		a, err := t.enqueue(ctx)
 		if err == nil && k.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
 			err = ErrShared

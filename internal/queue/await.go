@@ -34,7 +34,8 @@ func (q *Tickets) unreleased(l *Lease) (changed <-chan struct{}) {
 	defer q.mu.Unlock()
 	for _, t := range l.tickets {
 		released := t.state == left && t.byHolder && t.deletions.refused == nil // and somebody may wait for the confirmation
-		if t.state == held || released {
+		stays := t.state == staying && !t.stay.over()
+		if t.state == held || released || stays {
 			return t.changedLocked()
 		}
 	}

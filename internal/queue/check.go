@@ -34,13 +34,18 @@ type probe struct {
 	rev   int64
 	t     *Ticket
 	ahead bool // the key is not t's own, but that of the ticket which t waits for
+	// found: it exists, but was not written last by us, as far as is known
+	written bool
 }
 
-// gone takes it in that the generation does not exist, as of revision at.
+// gone takes it in that the generation does not exist, as of revision at, or may be another Session's.
 func (p probe) gone(at int64) {
-	if p.ahead {
+	switch {
+	case p.ahead:
 		p.t.recheckNow()
-	} else {
+	case p.written:
+		p.t.group.q.tasks.Go(p.t.lookWhose)
+	default:
 		p.t.Removed(at)
 	}
 }
@@ -55,15 +60,15 @@ func (q *Tickets) probes(l *Lease) []probe {
 		if !t.liveLocked() {
 			continue
 		}
-		probes = append(probes, probe{t.key, t.rev, t, false})
+		probes = append(probes, probe{key: t.key, rev: t.rev, t: t})
 		if t.state == waiting && t.near.key != "" {
-			probes = append(probes, probe{t.near.key, t.near.rev, t, true})
+			probes = append(probes, probe{key: t.near.key, rev: t.near.rev, t: t, ahead: true})
 		}
 	}
 	return probes
 }
 
-// check asks all probes in one linearizable read, and returns those whose generation is gone.
+// check asks all probes in one linearizable read, and returns those whose generation is gone, or was written by somebody else.
 func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHeader, gone []probe, err error) {
 	ops := make([]clientv3.Op, len(probes))
 	for i, p := range probes {
@@ -73,8 +78,11 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 	if err != nil {
 		return nil, nil, err
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for i, p := range probes {
-		if generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) == nil {
+		kv := generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev)
+		if p.written = kv != nil && !p.ahead && kv.ModRevision > p.t.mod; kv == nil || p.written {
 			gone = append(gone, p)
 		}
 	}
@@ -112,6 +120,11 @@ func (q *Tickets) ReadForRenewal(ctx context.Context, l *Lease) (*pb.ResponseHea
 			}
 		}
 	}
+	return q.Read(ctx)
+}
+
+// Read is a linearizable read of as little as can be.
+func (q *Tickets) Read(ctx context.Context) (*pb.ResponseHeader, error) {
 	q.mu.Lock()
 	key := q.readable
 	q.mu.Unlock()

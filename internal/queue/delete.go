@@ -173,6 +173,10 @@ type deletions struct {
 // deletion removes this ticket, and no later one of the same name however late it arrives. A ticket whose put has not
 // been answered has no revision to go by; nor will there be a later one of its name.
 func (t *Ticket) deletion() clientv3.Op {
+	if t.rev == 0 && t.claimed {
+		ours := clientv3.Compare(clientv3.LeaseValue(t.key), "=", t.lease.ID) // then the claim was made
+		return clientv3.OpTxn([]clientv3.Cmp{ours}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
+	}
 	if t.rev == 0 {
 		return clientv3.OpDelete(t.key)
 	}

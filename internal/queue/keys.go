@@ -30,6 +30,15 @@ func (k Keys) ticket(kind *Kind, id clientv3.LeaseID, n uint64) string {
 	return fmt.Sprintf("%s%s%x-%d", k.prefix, word, id, n)
 }
 
+// Has reports whether key can be that of a ticket of the kind.
+func (k Keys) Has(key string, kind *Kind) bool {
+	if !k.direct(key) {
+		return false
+	}
+	class, _ := Classify(key[len(k.prefix):])
+	return class == kind.Class
+}
+
 // direct reports whether key is one of them.
 func (k Keys) direct(key string) bool {
 	leaf, ok := strings.CutPrefix(key, k.prefix)
@@ -44,20 +53,21 @@ func (k Keys) class(key string) Class {
 
 // Contender is one ticket as etcd shows it, of whoever made it.
 type Contender struct {
-	Key   string
-	Value string
-	Rev   int64 // create revision
-	Mod   int64 // the revision of its value
-	Lease clientv3.LeaseID
+	Key     string
+	Value   string
+	Rev     int64 // create revision
+	Mod     int64 // the revision of its value
+	Version int64 // how often it was written
+	Lease   clientv3.LeaseID
 }
 
 // Class says in words with whom the contender can share its turn: "" with nobody, "read", or "2 of 10".
 func (c *Contender) Class() string {
 	class, weight := Classify(c.Key[strings.LastIndexByte(c.Key, '/')+1:])
-	switch {
-	case class == Exclusive:
+	switch class {
+	case Exclusive:
 		return ""
-	case class == Reader:
+	case Reader:
 		return "read"
 	}
 	return fmt.Sprintf("%d of %d", weight, class.limit)
@@ -65,7 +75,8 @@ func (c *Contender) Class() string {
 
 func contender(kv *mvccpb.KeyValue) *Contender {
 	return &Contender{
-		Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Mod: kv.ModRevision, Lease: clientv3.LeaseID(kv.Lease),
+		Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Mod: kv.ModRevision, Version: kv.Version,
+		Lease: clientv3.LeaseID(kv.Lease),
 	}
 }
 

@@ -65,7 +65,11 @@ func (t *Ticket) leaveNow(ctx context.Context) {
 // startLeavingLocked puts the ticket among those to delete, and reports whether the caller has to flush them.
 func (t *Ticket) startLeavingLocked() bool {
 	if t.lease.Context().Err() != nil {
-		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires.
+		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires, or, where this
+		// Session does not revoke it, with Clear.
+		if t.state != left && t.mayBeOursLocked() {
+			t.lease.left = append(t.lease.left, t.remainsLocked())
+		}
 		t.goneLocked(0)
 		return false
 	}
@@ -108,7 +112,8 @@ func (t *Ticket) forget() {
 	t.goneLocked(0)
 }
 
-// Removed says that somebody else removed the ticket, as of revision at; 0 where that is not known.
+// Removed says that somebody else removed the ticket, as of revision at; 0 where that is not known, or where another
+// Session has taken it up.
 func (t *Ticket) Removed(at int64) {
 	q := t.group.q
 	q.mu.Lock()
@@ -117,13 +122,16 @@ func (t *Ticket) Removed(at int64) {
 		return
 	}
 	hold := t.hold
+	if t.state == staying {
+		hold = nil // it was released: this is the end of its time
+	}
 	t.goneLocked(at)
 	t.recheckLocked()
 	q.mu.Unlock()
 	defer t.dropSlots()
 	if hold != nil {
 		hold.Lose()
-		q.log.Warn("etcdlock: ticket removed by others, hold lost", "name", Short(t.group.Name),
+		q.log.Warn("etcdlock: ticket removed or taken up by others, hold lost", "name", Short(t.group.Name),
 			"ticket", Short(t.key), "token", t.rev)
 	}
 }

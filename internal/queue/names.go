@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"math/rand/v2"
 	"strconv"
 	"strings"
 )
@@ -13,11 +14,24 @@ import (
 // the etcd client have sent it twice all the same, the second copy finds the next ticket there and changes nothing, or
 // comes before it and is taken for it, at the place where it is in the queue.
 
+//
+// A lease that this Session did not make (WithLease) may have tickets of earlier Sessions, and of others that use it now, and
+// requests of theirs may be under way. So the numbers under it begin at one drawn at random from a range so large that no two
+// Sessions ever meet: what is not above that number, or above the highest given out, is none of ours. It is not deleted, not
+// taken for ours, and no name of theirs is used.
+
 // names is what one lease knows of the numbers in the names under it.
 type names struct {
+	base  uint64 // no number up to this one is ours
 	top   uint64 // the highest number given out, of any lock
 	burnt uint64 // no number up to this one is used again
 	late  bool   // a put may still arrive: look for strays until the lease ends
+}
+
+// besideOthers are the names of a Session on a lease that it shares with others.
+func besideOthers() names {
+	base := 1<<32 + rand.Uint64N(1<<62) // far above what a Session that made the lease counts from 1 on
+	return names{base: base, top: base, burnt: base}
 }
 
 // counter is the numbers of one lock under one lease. It begins anew when its group does, which is when none of its
@@ -52,7 +66,7 @@ func (c *counter) takeLocked(l *Lease, newest bool) uint64 {
 
 // giveLocked takes the number of a ticket that is gone.
 func (c *counter) giveLocked(l *Lease, n uint64) {
-	if c.of == l {
+	if c.of == l && n > 0 { // a ticket that was taken up has its name from elsewhere
 		c.free = append(c.free, n)
 	}
 }
@@ -66,6 +80,9 @@ func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
 func (t *Ticket) lateLocked() {
 	t.lease.names.late = true
 	t.lease.burnLocked(t.n)
+	if t.claimed && !t.lease.shared {
+		t.lease.claims[t.key] = false
+	}
 }
 
 func (t *Ticket) late() {
@@ -80,7 +97,7 @@ func (l *Lease) numberLocked(key string) uint64 {
 	leaf := key[strings.LastIndexByte(key, '/')+1:]
 	digits, ok := strings.CutPrefix(unclassed(leaf), strconv.FormatInt(int64(l.ID), 16)+"-")
 	n, err := strconv.ParseUint(digits, 10, 64)
-	if !ok || err != nil || n > l.names.top || digits != strconv.FormatUint(n, 10) {
+	if !ok || err != nil || n <= l.names.base || n > l.names.top || digits != strconv.FormatUint(n, 10) {
 		return 0
 	}
 	return n

@@ -14,7 +14,7 @@ import (
 
 func TestWithoutAnObserverNothingIsAllocatedForOne(t *testing.T) {
 	q := New(nil, task.New(), nil, nil, 0, nil)
-	l := q.Use(lease.New(0x1000, time.Minute, 0, 60, lease.Now()))
+	l := q.Use(lease.New(0x1000, time.Minute, 0, 60, lease.Now()), false)
 	defer l.End(lease.ErrLost)
 	k := &Kind{Class: Exclusive, Weight: 1, Released: errors.New("released"), Handoff: true}
 	ticket, _ := q.newTicket(l, k, "a", "x")

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -25,13 +26,18 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 	case <-ctx.Done():
 		return t.proclaimErr(ctx.Err())
 	}
+	q := t.group.q
 	for {
-		resp, err := t.replaceValue(ctx, t.mod, value)
+		q.mu.Lock()
+		mod, sure := t.mod, !t.unsure
+		t.unsure = true // until this one is answered
+		q.mu.Unlock()
+		resp, once, err := t.replaceValue(ctx, mod, value)
 		if err != nil || t.hold.Err() != nil {
 			return t.proclaimErr(err)
 		}
 		if resp.Succeeded {
-			t.mod = resp.Header.Revision
+			t.wrote(resp.Header.Revision)
 			return nil
 		}
 		kv := generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev)
@@ -39,25 +45,44 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			t.Removed(resp.Header.Revision)
 			return lease.ErrLost
 		}
-		// An earlier attempt of this call or of another has arrived, or somebody else has written.
-		t.mod = kv.ModRevision
+		if id := clientv3.LeaseID(kv.Lease); id != t.lease.ID && id != 0 || id != 0 && t.lease.shared && sure && once {
+			t.Removed(0) // another Session has taken it up, see takenLocked
+			return lease.ErrLost
+		}
+		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.
+		t.wrote(kv.ModRevision)
 		if string(kv.Value) == value {
 			return nil
 		}
 	}
 }
 
-// replaceValue replaces the value that was written at mod, or returns the ticket as it is.
-func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (resp *clientv3.TxnResponse, err error) {
+// wrote says at which revision the value was written that is there now.
+func (t *Ticket) wrote(rev int64) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.mod, t.unsure = rev, false
+}
+
+// replaceValue replaces the value that was written at mod, or returns the ticket as it is; once says that it was not asked
+// twice.
+func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (resp *clientv3.TxnResponse, once bool, err error) {
 	c := t.group.q.c
+	var again atomic.Bool // this may be asked twice at once, see rpc.Retry
 	resp, err = rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-		return c.Txn(ctx).
+		start := lease.Now()
+		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", mod)).
 			Then(clientv3.OpPut(t.key, value, clientv3.WithLease(t.lease.ID))).
 			Else(clientv3.OpGet(t.key)).
 			Commit()
+		if err != nil || c.Late(lease.Now().Sub(start)) {
+			again.Store(true)
+		}
+		return resp, err
 	})
-	return resp, t.leaseGone(err)
+	return resp, !again.Load(), t.leaseGone(err)
 }
 
 // proclaimErr prefers the end of the hold to what it did to a request.

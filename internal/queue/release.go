@@ -23,6 +23,9 @@ func (t *Ticket) Release(ctx context.Context, again bool) error {
 	if t.all != nil {
 		return t.all.release(ctx, again)
 	}
+	if again && t.stay != nil {
+		return t.awaitStay(ctx, time.After(t.lease.Left()))
+	}
 	var lost error
 	if !again {
 		if lost = t.hold.Release(); lost == nil && t.lingers() {
@@ -95,7 +98,7 @@ func unconfirmed(why, last error) error {
 	return fmt.Errorf("%w: %w; last from etcd: %w", ErrUnconfirmed, why, last)
 }
 
-// Guard returns a comparison that is true while the ticket exists; ok is false if it does not hold. Giving it out rules
+// Guard returns a comparison that is true while the ticket exists, and is not kept for a while after its release (stay.go); ok is false if it does not hold. Giving it out rules
 // out a handoff in memory: the ticket's key outlives such a release for a moment.
 func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 	if t.hold.Err() != nil {
@@ -108,7 +111,10 @@ func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 		return clientv3.Cmp{}, false
 	}
 	t.guarded = true
-	return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
+	if t.kind.Elects { // whose value changes
+		return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
+	}
+	return clientv3.Compare(clientv3.ModRevision(t.key), "=", t.rev), true
 }
 
 // Guards are the comparisons that are true while all that it holds exists, nil if it does not hold.
@@ -144,10 +150,14 @@ func (t *Ticket) ask(ctx context.Context) error {
 	}
 	c := t.group.q.c
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return c.Get(ctx, t.key, clientv3.WithKeysOnly())
+		return c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
 	})
-	if err == nil && generationOf(resp.Kvs, t.key, t.rev) == nil {
-		t.Removed(resp.Header.Revision)
+	if err == nil {
+		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {
+			t.Removed(resp.Header.Revision)
+		} else if t.taken(kv) {
+			t.Removed(0)
+		}
 	}
 	return err
 }

@@ -16,8 +16,10 @@ import (
 //	held     idle     released, and kept for the Session's next hold (WithLinger)
 //	sending  left     given up before its put was answered
 //	waiting  left     given up
+//	held     staying  released, and its place stays taken for a while (stay.go)
 //	held     left     released
 //	idle     left     somebody else wants the lock, or the linger time is over
+//	staying  left     the while is over, or etcd refuses it
 //	left     gone     its deletion is confirmed
 //	any      gone     its lease is over; or it was never put; or somebody else removed it; or the next hold took it up
 
@@ -28,6 +30,7 @@ const (
 	waiting              // it is in etcd at rev, behind others
 	held                 // it holds, and its caller knows
 	idle                 // it would hold, its hold was released, and it is kept for the next one
+	staying              // released; its key is on its way to a lease of its own, or hangs on it
 	left                 // released or given up; its deletion is not confirmed yet
 	gone                 // not in etcd, as far as anyone can tell
 )
@@ -36,8 +39,9 @@ const (
 var leadsTo = [...][]state{
 	sending: {waiting, left, gone},
 	waiting: {held, left, gone},
-	held:    {idle, left, gone},
+	held:    {idle, staying, left, gone},
 	idle:    {left, gone},
+	staying: {left, gone},
 	left:    {gone},
 	gone:    {},
 }
@@ -62,7 +66,8 @@ func (t *Ticket) moveLocked(to state) bool {
 		t.beginHoldLocked()
 	case idle:
 		g.idle = t
-	case left, gone:
+		t.unwantLocked()
+	case staying, left, gone:
 		if g.holder == t {
 			g.holder = nil
 		}
@@ -72,6 +77,7 @@ func (t *Ticket) moveLocked(to state) bool {
 		if t.checking != nil {
 			t.checking.Stop()
 		}
+		t.unwantLocked()
 	}
 	switch to {
 	case left:
@@ -83,14 +89,14 @@ func (t *Ticket) moveLocked(to state) bool {
 		g.counter.giveLocked(t.lease, t.n)
 		g.refs--
 	}
-	if to == left || to == gone {
+	if to == staying || to == left || to == gone {
 		t.tellLocked()
 	}
 	return true
 }
 
 // inEtcd are the states in which the ticket should be there.
-var inEtcd = []state{waiting, held, idle}
+var inEtcd = []state{waiting, held, idle, staying}
 
 func (t *Ticket) liveLocked() bool { return slices.Contains(inEtcd, t.state) }
 

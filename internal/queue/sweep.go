@@ -25,17 +25,23 @@ func (q *Tickets) Revoke(ctx context.Context, l *lease.Lease, keys []string) err
 	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return err
 	}
-	return q.deleteKeys(ctx, keys)
+	return q.deleteKeys(ctx, l, keys)
 }
 
-func (q *Tickets) deleteKeys(ctx context.Context, keys []string) error {
-	return rpc.InParts(q.c, keys, func(part []string) error {
-		ops := make([]clientv3.Op, len(part))
-		for i, key := range part {
-			ops[i] = clientv3.OpDelete(key)
-		}
+// deleteKeys deletes those of the keys that are on l.
+func (q *Tickets) deleteKeys(ctx context.Context, l *lease.Lease, keys []string) error {
+	ops := make([]clientv3.Op, len(keys))
+	for i, key := range keys {
+		ops[i] = remains{generation: generation{key: key}}.deletion(l.ID)
+	}
+	return q.commit(ctx, ops)
+}
+
+// commit sends operations in as many requests as it takes.
+func (q *Tickets) commit(ctx context.Context, ops []clientv3.Op) error {
+	return rpc.InParts(q.c, ops, func(part []clientv3.Op) error {
 		_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-			return q.c.Txn(ctx).Then(ops...).Commit()
+			return q.c.Txn(ctx).Then(part...).Commit()
 		})
 		return err
 	})
@@ -56,15 +62,28 @@ func (q *Tickets) sweep(l *Lease) {
 	}
 	var strays []string
 	q.mu.Lock()
-	for _, key := range resp.Keys {
-		if n := l.numberLocked(string(key)); n > 0 && l.tickets[string(key)] == nil {
-			strays = append(strays, string(key))
+	for _, attached := range resp.Keys {
+		key := string(attached)
+		n := l.numberLocked(key)
+		_, claimed := l.claims[key]
+		if n == 0 && !claimed || l.tickets[key] != nil {
+			continue
+		}
+		strays = append(strays, key)
+		if claimed {
+			l.claims[key] = true
+		} else {
 			l.burnLocked(n) // no new ticket of that name may be in the deletion's way
 		}
 	}
 	q.mu.Unlock()
-	if err := q.deleteKeys(ctx, strays); err != nil {
+	if err := q.deleteKeys(ctx, l.Lease, strays); err != nil {
 		q.log.Debug("etcdlock: deleting strays", Attr(l.Lease), "error", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for key := range l.claims {
+		l.claims[key] = false
 	}
 }
 

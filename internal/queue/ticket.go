@@ -32,6 +32,8 @@ type Ticket struct {
 	value string
 	all   *All // that it is one of, nil for a ticket by itself
 
+	claimed bool // it was of an earlier Session: see resume.go
+
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
 	since     lease.Instant // when it began to hold, if somebody observes
@@ -54,9 +56,11 @@ type Ticket struct {
 	opening   func()        // ends its opening of watches, for the same reason; see opens
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
+	stay      *stay         // once staying
+	want      *want         // once its holder has asked who waits
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
-
-	mod int64 // the revision of its value, as far as is known; of whoever has the turn to proclaim
+	mod       int64         // the revision at which we wrote it last
+	unsure    bool          // a Proclaim was not answered: that may be a later one
 }
 
 // generation is one life of a key, from its creation to its deletion: a key can be created again, by concurrency for one.
@@ -100,7 +104,11 @@ func (t *Ticket) own(p generation, rev int64) (o *Ticket, goneAt int64) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if o := t.lease.tickets[p.key]; o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
+	o = t.lease.tickets[p.key]
+	if o != nil && o.state == staying {
+		return nil, 0 // as if it were another's: nobody of this Session holds it or hands it on
+	}
+	if o != nil && (o.rev == p.rev || o.rev == 0 && p.rev > o.after) {
 		return o, 0
 	}
 	if t.group.goneAt > rev && t.lease.numberLocked(p.key) > 0 {

@@ -70,6 +70,7 @@ type Leases interface {
 // Lease is a lease with the tickets that hang on it.
 type Lease struct {
 	*lease.Lease
+	shared bool // others may have tickets on it: this Session did not make it
 
 	// open is over when nobody queues under the lease any more: it is over itself, or the Session has begun to end. What
 	// holds then, holds on.
@@ -78,6 +79,8 @@ type Lease struct {
 
 	// Guarded by the Tickets' mu.
 	tickets map[string]*Ticket // every ticket that may be in etcd under this lease, by key
+	left    []remains          // of tickets that were given up after the lease's end, which nobody has deleted
+	claims  map[string]bool    // keys of which a claim may arrive late, see resume.go; true while one is being deleted
 	names   names
 }
 
@@ -101,9 +104,12 @@ func New(
 	}
 }
 
-// Use has new tickets hang on l from now on.
-func (q *Tickets) Use(l *lease.Lease) *Lease {
-	under := &Lease{Lease: l, tickets: make(map[string]*Ticket)}
+// Use has new tickets hang on l from now on; shared says that others may use l, too.
+func (q *Tickets) Use(l *lease.Lease, shared bool) *Lease {
+	under := &Lease{Lease: l, shared: shared, tickets: make(map[string]*Ticket), claims: make(map[string]bool)}
+	if shared {
+		under.names = besideOthers()
+	}
 	open, shut := context.WithCancel(l.Context())
 	under.open, under.unhook = open, context.AfterFunc(q.tasks.Closing(), shut)
 	q.mu.Lock()
@@ -127,8 +133,8 @@ func (q *Tickets) Drop(l *Lease) (keys, holds []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	keys, holds = l.listLocked()
-	for _, key := range keys {
-		l.tickets[key].goneLocked(0)
+	for _, t := range l.tickets {
+		t.goneLocked(0)
 	}
 	return keys, holds
 }
@@ -142,7 +148,9 @@ func (q *Tickets) List(l *Lease) (keys, holds []string) {
 
 func (l *Lease) listLocked() (keys, holds []string) {
 	for key, t := range l.tickets {
-		keys = append(keys, key)
+		if t.state != staying { // that one is not deleted by its name
+			keys = append(keys, key)
+		}
 		if t.state == held {
 			holds = append(holds, t.group.Name)
 		}
@@ -162,6 +170,7 @@ type group struct {
 	counter  counter   // of their names
 	holder   *Ticket   // the one that holds, as far as is known: one that was removed may have been granted after it
 	idle     *Ticket   // the one that idles
+	wants    *wants    // the holds that ask who waits, if any
 	others   *others   // who else queues, while that matters
 	toDelete []*Ticket // left, in that order
 	goneAt   int64     // the revision of the last confirmed deletion

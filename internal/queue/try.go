@@ -38,6 +38,10 @@ func (q *Tickets) acquireIfFree(
 		if takenUp {
 			return t, nil, nil
 		}
+		if err := q.over(); err != nil { // as in Acquire
+			t.forget()
+			return nil, nil, err
+		}
 		q.mu.Lock()
 		by := t.group.ownHolderLocked(k.Class)
 		q.mu.Unlock()

@@ -204,6 +204,9 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 			// again, has created it anew, further back.
 			a, err = t.look(ctx, 0)
 			return false, a, err
+		case now == staying: // a watch tells of its end
+			a, err = t.look(ctx, 0)
+			return false, a, err
 		case now == left && letsIn:
 			if granted, err = t.handoff(own); granted || err != nil {
 				return granted, a, err

@@ -40,7 +40,7 @@ func (q *Tickets) watchOne(ctx context.Context, t *Ticket) {
 		return // it is not held any more, or the watch is refused: the renewals' checks remain
 	}
 	// A look after the watch has begun, for what was removed before.
-	q.checkParts(ctx, []probe{{t.key, t.rev, t, false}})
+	q.checkParts(ctx, []probe{{key: t.key, rev: t.rev, t: t}})
 	for !f.Broken() && ctx.Err() == nil {
 		select {
 		case resp, ok := <-f.Events:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/etcdlock/etcdlock"
 )
 
@@ -25,7 +27,10 @@ func permits(ctx context.Context, e *env, r *report) error {
 
 func permitsOf(ctx context.Context, e *env, r *report, waiting int) error {
 	const n, handoffs = 4, 20
-	p, err := newPool(ctx, oursLib, e.endpoints, waiting)
+	hourly := lib{name: oursLib.name, session: func(ctx context.Context, c *clientv3.Client, _ time.Duration) (session, error) {
+		return oursSession(ctx, c, etcdlock.WithTTL(time.Hour)) // no renewal and no list falls into what is counted
+	}}
+	p, err := newPool(ctx, hourly, e.endpoints, waiting)
 	if err != nil {
 		return err
 	}
@@ -68,8 +73,14 @@ func permitsOf(ctx context.Context, e *env, r *report, waiting int) error {
 	if err := seen(waiting); err != nil {
 		return err
 	}
-	pause(ctx, time.Second+time.Duration(waiting)*5*time.Millisecond) // their watches open
-	before, was := p.requests(), p.received()
+	before := p.requests()
+	for quiet := 0; quiet < 10 && ctx.Err() == nil; quiet++ { // until their watches are open
+		pause(ctx, 200*time.Millisecond)
+		if now := p.requests(); now != before {
+			before, quiet = now, -1
+		}
+	}
+	was := p.received()
 	for i := range min(handoffs, waiting) {
 		if err := held[i].Release(ctx); err != nil {
 			return err

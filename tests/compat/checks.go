@@ -18,6 +18,8 @@ var (
 	quiet = []check{
 		{"lock", "Lock, Verify, Token, IsOwner and Unlock, 50 times: tokens grow, nothing stays (median of Lock+Unlock)", lock},
 		{"trylock", "a busy lock names its holder and writes nothing", trylock},
+		{"stay", "UnlockAfter: the key keeps its place, outlives its Session, and goes by itself (how long it stayed of 2 s)", stay},
+		{"lockall", "63 names that nest, in one Txn: LockAll, TryLockAll, IsOwner, Verify, Release", lockAll},
 		{"handoff", "six waiters, two of one Session, get the lock in order (median of Unlock to Lock)", handoff},
 		{"observe", "every state of an election is told, nobody included", observe},
 	}

@@ -42,7 +42,10 @@ func elect(s *scene) (string, error) {
 		return "", err
 	}
 	l, err := b.Leader(s.ctx)
-	if want := (etcdlock.Leader{Value: "a2", Token: a.Token(), Key: a.Key()}); err != nil || l != want {
+	want := etcdlock.Leader{
+		Value: "a2", Token: a.Token(), Key: a.Key(), Lease: l.Lease, Modified: l.Modified, Version: 2,
+	}
+	if err != nil || l != want {
 		return "", errors.Join(fmt.Errorf("leader %v instead of %v", l, want), err)
 	}
 	token := a.Token()

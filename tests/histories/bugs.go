@@ -22,6 +22,7 @@ var bugs = map[string]string{
 	"rush":     "a reader is granted as soon as it has queued, whoever writes or waits to",
 	"barge":    "a writer is granted although readers hold, once no writer is ahead",
 	"overbook": "a permit is granted beside a hold that has them all",
+	"half":     "several names are granted as soon as one of them is",
 	"hog":      "a Session that lingers takes its ticket up again and again although others queue",
 	"revive":   "a Session that lingers takes its ticket up again although that has long gone",
 	"rewind":   "an observer is shown a leader again whom another has followed",

@@ -49,7 +49,7 @@ func TestAShortHistoryOfLingeringSessionsIsClean(t *testing.T) {
 func TestEachDeliberateBugIsFound(t *testing.T) {
 	t.Parallel()
 	by := map[string]string{
-		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rush": "porcupine", "barge": "porcupine", "overbook": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
+		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rush": "porcupine", "barge": "porcupine", "overbook": "porcupine", "half": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
 	}
 	for _, bug := range sorted(bugs) {
 		t.Run(bug, func(t *testing.T) {

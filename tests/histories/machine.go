@@ -101,6 +101,9 @@ func (cfg machineConfig) run(ctx, stop context.Context, rec *recorder) error {
 		m.start(fmt.Sprintf("%s permits %d", pool, i), i%2, func(w *worker) { w.permits(ctx, s, permits) })
 	}
 	m.start(pool+" of another mind", 1, func(w *worker) { w.permits(ctx, m.sessions[1], permits-1) })
+	for i, s := range m.sessions {
+		m.start(fmt.Sprintf("sets %d", i), i, func(w *worker) { w.sets(ctx, s) })
+	}
 	if cfg.Linger > 0 {
 		m.start(seldom, 0, func(w *worker) { w.bursts(ctx, etcdlock.NewMutex(m.sessions[0], seldom)) })
 	}

@@ -1,0 +1,213 @@
+package concurrency
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	v3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock"
+)
+
+// Mutex is a lock. It is used like a sync.Mutex: one hold at a time, also among the goroutines of one session.
+type Mutex struct {
+	s    *Session
+	name string
+	lock *etcdlock.Mutex // by the session itself
+
+	mu  sync.Mutex // guards what follows; a leaf
+	key string     // of the ticket, empty when not held
+	rev int64      // its create revision
+	hdr *pb.ResponseHeader
+}
+
+// NewMutex returns a lock for the prefix.
+func NewMutex(s *Session, pfx string) *Mutex {
+	return &Mutex{s: s, name: pfx, lock: etcdlock.NewMutex(s.live, pfx)}
+}
+
+// Lock waits for the lock as long as ctx allows.
+func (m *Mutex) Lock(ctx context.Context) error {
+	return m.take(ctx, func(l *etcdlock.Mutex, left *etcdlock.Contender, _ bool) error {
+		if left != nil {
+			err := l.Resume(ctx, left.Key, left.Modified)
+			if !errors.Is(err, etcdlock.ErrTaken) {
+				return err
+			}
+		}
+		return l.Lock(ctx)
+	})
+}
+
+// TryLock takes the lock if nobody has it and nobody waits, and else returns ErrLocked at once.
+func (m *Mutex) TryLock(ctx context.Context) error {
+	return m.take(ctx, func(l *etcdlock.Mutex, left *etcdlock.Contender, holds bool) error {
+		err := etcdlock.ErrTaken
+		if left != nil && holds {
+			err = l.Resume(ctx, left.Key, left.Modified)
+		}
+		if errors.Is(err, etcdlock.ErrTaken) {
+			err = l.TryLock(ctx)
+		}
+		if errors.Is(err, etcdlock.ErrLocked) {
+			return ErrLocked
+		}
+		return err
+	})
+}
+
+// take gets the lock by get. left is what there is of a given lease in the queue already, and whether that holds.
+func (m *Mutex) take(ctx context.Context, get func(l *etcdlock.Mutex, left *etcdlock.Contender, holds bool) error) error {
+	return m.s.on(ctx, func(live *etcdlock.Session, own bool) error {
+		l := m.lock
+		if !own {
+			l = etcdlock.NewMutex(live, m.name)
+		}
+		left, holds, err := m.left(ctx, l)
+		if err == nil {
+			err = get(l, left, holds)
+		}
+		if errors.Is(err, etcdlock.ErrLost) { // the lease, while the lock was taken up
+			err = ErrSessionExpired
+		}
+		if err != nil {
+			return err
+		}
+		key, rev := l.Key(), l.Token()
+		resp, there, err := m.s.header(ctx, key, rev)
+		if err == nil && there {
+			m.holds(key, rev)
+			m.answered(resp.Header)
+			return nil
+		}
+		_ = l.Unlock(context.WithoutCancel(ctx))
+		if err == nil {
+			return ErrSessionExpired // as etcd's package says it when the key is gone
+		}
+		return err
+	})
+}
+
+// left looks for a ticket on a lease that the session was given: of an earlier session, or of another on the same lease.
+func (m *Mutex) left(ctx context.Context, l *etcdlock.Mutex) (left *etcdlock.Contender, holds bool, err error) {
+	if m.s.opts.leaseID == v3.NoLease {
+		return nil, false, nil
+	}
+	switch holder, err := l.Holder(ctx); {
+	case errors.Is(err, etcdlock.ErrNotHeld):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, err
+	case holder.Lease == m.s.id:
+		return &holder, true, nil
+	}
+	waiters, err := l.Waiters(ctx)
+	for _, w := range waiters {
+		if w.Lease == m.s.id {
+			return &w, false, nil
+		}
+	}
+	return nil, false, err
+}
+
+// Unlock releases the lock. ErrLockReleased: nothing was held. etcdlock.ErrLost, which etcd's package does not have: the hold
+// had ended before, and what was done under it was not protected to its end. Otherwise, called again it tells how it went on.
+func (m *Mutex) Unlock(ctx context.Context) error {
+	key, rev := m.held()
+	if key == "" {
+		return ErrLockReleased
+	}
+	err := m.s.on(ctx, func(live *etcdlock.Session, own bool) error {
+		if own {
+			return m.lock.Unlock(ctx)
+		}
+		l := etcdlock.NewMutex(live, m.name)
+		holder, err := l.Holder(ctx)
+		switch {
+		case errors.Is(err, etcdlock.ErrNotHeld) || err == nil && (holder.Key != key || holder.Token != rev):
+			return etcdlock.ErrLost
+		case err == nil:
+			err = l.Resume(ctx, key, holder.Modified)
+		}
+		if err != nil {
+			return err
+		}
+		return l.Unlock(ctx)
+	})
+	switch {
+	case errors.Is(err, etcdlock.ErrNotHeld):
+		err = ErrLockReleased
+	case errors.Is(err, ErrSessionExpired):
+		err = etcdlock.ErrLost
+	case err != nil && !errors.Is(err, etcdlock.ErrLost):
+		return err // ask again
+	}
+	m.holds("", 0)
+	return err
+}
+
+func (m *Mutex) held() (key string, rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.key, m.rev
+}
+
+func (m *Mutex) holds(key string, rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.key, m.rev = key, rev
+}
+
+func (m *Mutex) answered(hdr *pb.ResponseHeader) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hdr = hdr
+}
+
+// IsOwner is a comparison that is true while the lock is held. When it is not held, it is never true.
+func (m *Mutex) IsOwner() v3.Cmp {
+	if m.s.isOrphaned() {
+		if key, rev := m.held(); key != "" {
+			return v3.Compare(v3.CreateRevision(key), "=", rev)
+		}
+	}
+	return m.lock.IsOwner()
+}
+
+// Key is the key of the hold in etcd, empty when the lock is not held.
+func (m *Mutex) Key() string {
+	key, _ := m.held()
+	return key
+}
+
+// Header is of an answer of etcd's from when the lock was held for the first time.
+func (m *Mutex) Header() *pb.ResponseHeader {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hdr
+}
+
+type locker struct{ *Mutex }
+
+// Lock panics where Mutex.Lock fails.
+func (l locker) Lock() {
+	if err := l.Mutex.Lock(l.s.client.Ctx()); err != nil {
+		panic(err)
+	}
+}
+
+// Unlock panics where Mutex.Unlock fails. That the hold had been lost is told in the client's log.
+func (l locker) Unlock() {
+	err := l.Mutex.Unlock(l.s.client.Ctx())
+	switch {
+	case errors.Is(err, etcdlock.ErrLost):
+		logger(l.s.client).Error("etcdlock: Unlock", "name", l.name, "error", err)
+	case err != nil:
+		panic(err)
+	}
+}
+
+// NewLocker returns a lock for the prefix as a sync.Locker.
+func NewLocker(s *Session, pfx string) sync.Locker { return locker{NewMutex(s, pfx)} }

@@ -1,0 +1,65 @@
+package queue
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// This file removes what a Session leaves behind on a lease that it does not revoke: one that it orphans, because the holds
+// stay, or one that it shares with others and has lost.
+
+// remains is what may be in etcd of a ticket when its lease is over for this Session.
+type remains struct {
+	generation
+	mod int64 // as of which it was this Session's; 0 where that is not known
+}
+
+func (t *Ticket) remainsLocked() remains {
+	r := remains{generation: generation{t.key, t.rev}, mod: t.mod}
+	if t.unsure {
+		r.mod = 0
+	}
+	return r
+}
+
+// deletion removes the ticket unless somebody has taken it up since. A ticket whose put was not answered has a name that
+// nobody else uses (names.go); of one whose value may have been replaced, the lease tells.
+func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
+	var when []clientv3.Cmp
+	switch {
+	case r.mod > 0:
+		when = append(when, clientv3.Compare(clientv3.ModRevision(r.key), "=", r.mod))
+	case r.rev > 0:
+		when = append(when, clientv3.Compare(clientv3.CreateRevision(r.key), "=", r.rev))
+		fallthrough
+	default:
+		when = append(when, clientv3.Compare(clientv3.LeaseValue(r.key), "=", id))
+	}
+	return clientv3.OpTxn(when, []clientv3.Op{clientv3.OpDelete(r.key)}, nil)
+}
+
+// Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
+// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd.
+func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
+	l.unhook()
+	q.mu.Lock()
+	all := l.left
+	l.left = nil
+	for _, t := range l.tickets {
+		if (t.state != held || !keepHolds) && t.state != gone && t.mayBeOursLocked() {
+			all = append(all, t.remainsLocked())
+		}
+		t.goneLocked(0)
+	}
+	q.mu.Unlock()
+	ops := make([]clientv3.Op, len(all))
+	for i, r := range all {
+		ops[i] = r.deletion(l.ID)
+	}
+	return q.commit(ctx, ops)
+}
+
+// mayBeOursLocked reports whether the ticket may be this Session's in etcd. One that was to be taken up on a lease which
+// others share, and of which that is not known, stays where it is: it may be theirs.
+func (t *Ticket) mayBeOursLocked() bool { return !t.claimed || t.rev > 0 || !t.lease.shared }

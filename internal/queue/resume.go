@@ -1,0 +1,168 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
+)
+
+// This file takes up a ticket that an earlier Session left in etcd.
+//
+// A claim is one Txn: if the ticket is as it was written at the revision that the caller names, it is written again, with the
+// same value, on the lease of this Session. That makes another revision of it, so nobody else can claim it by the one that
+// it had. Its create revision stays, and with it its place and its token. Who held by it before finds at its next check that
+// somebody has written it (see takenLocked), and its hold ends.
+//
+// A claim whose answer is lost may have been made, or be made later. On a lease of this Session's own that shows: nobody else
+// puts a key there. So the ticket is deleted if it is on that lease, now or whenever a sweep finds it there. On a shared
+// lease it does not show, and the ticket stays what it was before, on the lease where it was.
+
+// ErrTaken says that a ticket is not there, or was written since.
+var ErrTaken = errors.New("etcdlock: taken up already, or gone")
+
+// Resume claims the ticket key, as it was written at revision rev, and waits for its turn, if it does not hold already.
+func (q *Tickets) Resume(ctx context.Context, k *Kind, name, key string, rev int64) (t *Ticket, by *Contender, err error) {
+	w := q.waitBegun(ctx, k, name, false)
+	t, by, err = q.resume(ctx, k, name, key, rev)
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, err
+}
+
+func (q *Tickets) resume(ctx context.Context, k *Kind, name, key string, rev int64) (t *Ticket, by *Contender, err error) {
+	l, err := q.usable(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if t = q.claimedTicket(l, k, name, key); t == nil {
+		return nil, nil, ErrTaken // by this Session itself
+	}
+	if q.over() != nil {
+		t.forget()
+		return nil, nil, q.over()
+	}
+	if err = t.claim(ctx, rev); err != nil {
+		t.giveUpClaim(err)
+	} else {
+		var a ahead
+		if a, err = t.look(ctx, 0); err == nil {
+			err = t.wait(ctx, a)
+		}
+		if err == nil {
+			return t, nil, nil
+		}
+		t.giveUp(err)
+		if ctx.Err() != nil {
+			by = t.blocker()
+		}
+	}
+	switch {
+	case l.Context().Err() != nil:
+		err = lease.ErrLost
+	case errors.Is(err, errRequeue):
+		err = ErrTaken // somebody removed it
+	}
+	return nil, by, q.why(ctx, err)
+}
+
+// claimedTicket registers a ticket before its claim is sent; nil if this Session has it already.
+func (q *Tickets) claimedTicket(l *Lease, k *Kind, name, key string) *Ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l.tickets[key] != nil || l.claims[key] {
+		return nil
+	}
+	g := q.groupLocked(name)
+	t := &Ticket{group: g, lease: l, kind: k, claimed: true, after: g.goneAt, key: key}
+	g.addLocked(t)
+	return t
+}
+
+// claim makes the ticket this Session's.
+func (t *Ticket) claim(ctx context.Context, rev int64) error {
+	ctx, release := t.lease.bound(ctx)
+	defer release()
+	c := t.group.q.c
+	var unanswered atomic.Bool
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		start := lease.Now()
+		resp, err := c.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", rev)).
+			Then(clientv3.OpPut(t.key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(t.lease.ID)), clientv3.OpGet(t.key)).
+			Else(clientv3.OpGet(t.key)).
+			Commit()
+		if err != nil || c.Late(lease.Now().Sub(start)) {
+			unanswered.Store(true) // this attempt may arrive later, as that of a put may: see enqueue
+			t.late()
+		}
+		return resp, err
+	})
+	if err != nil {
+		return t.leaseGone(err)
+	}
+	answers := resp.Responses
+	kvs := answers[len(answers)-1].GetResponseRange().Kvs
+	if !resp.Succeeded && (!unanswered.Load() || t.lease.shared || len(kvs) == 0 || clientv3.LeaseID(kvs[0].Lease) != t.lease.ID) {
+		return ErrTaken
+	}
+	t.claimedAs(kvs[0])
+	return nil
+}
+
+// claimedAs says that the ticket is this Session's, as kv.
+func (t *Ticket) claimedAs(kv *mvccpb.KeyValue) {
+	t.placed(kv.CreateRevision)
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.mod, t.value = kv.ModRevision, string(kv.Value)
+}
+
+// giveUpClaim is for a claim that was not made, as far as is known.
+func (t *Ticket) giveUpClaim(err error) {
+	if errors.Is(err, ErrTaken) || t.lease.shared {
+		t.forget() // the ticket is another's, or is where it was
+		return
+	}
+	t.giveUp(err)
+}
+
+// lookWhose asks etcd who has the ticket. The checks beside the renewals read keys alone, which have no lease: but they show
+// that somebody has written.
+func (t *Ticket) lookWhose() {
+	q := t.group.q
+	ctx, cancel := context.WithTimeout(t.lease.Context(), t.lease.Span()/3)
+	defer cancel()
+	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.GetResponse, error) { return q.c.Get(ctx, t.key) })
+	if err != nil {
+		return // the next check finds it again
+	}
+	if kv := generationOf(resp.Kvs, t.key, t.rev); kv != nil && t.taken(kv) {
+		t.Removed(0)
+	}
+}
+
+func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.takenLocked(kv)
+}
+
+// takenLocked reports whether kv, which is this ticket, shows that another Session has taken it up: nobody else puts it on
+// another lease, or writes it on a lease that others use. On a lease of our own it is somebody who writes by hand; then the
+// ticket stays ours, as it does when that takes it off its lease.
+func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
+	switch clientv3.LeaseID(kv.Lease) {
+	case 0:
+		return false
+	case t.lease.ID:
+		return t.lease.shared && kv.ModRevision > t.mod && !t.unsure
+	}
+	return true
+}

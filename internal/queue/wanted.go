@@ -1,0 +1,122 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"slices"
+)
+
+// This file tells a holder that somebody waits for it. Queueing is the request, so there is no other protocol: whoever waits
+// is in the queue, and a mirror of it shows that.
+
+// want is a holder's question; one for all tickets of a set.
+type want struct {
+	told   chan struct{} // closed when somebody waits
+	closed bool          // guarded by the Tickets' mu
+}
+
+// wants are the holds of a Session and a name that ask.
+type wants struct {
+	tickets []*Ticket
+	cancel  context.CancelFunc // ends the mirror
+}
+
+// Wanted returns a channel that is closed once somebody waits behind the hold, whom it keeps waiting. It is never closed if
+// the hold ends before.
+func (t *Ticket) Wanted() <-chan struct{} {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.want == nil {
+		tickets := []*Ticket{t}
+		if t.all != nil {
+			tickets = t.all.tickets
+		}
+		w := &want{told: make(chan struct{})}
+		for _, t := range tickets {
+			if t.want = w; t.state == held {
+				t.group.wantLocked(t)
+			}
+		}
+	}
+	return t.want.told
+}
+
+// wantLocked has the mirror of the queue tell t, too.
+func (g *group) wantLocked(t *Ticket) {
+	q := g.q
+	if g.wants == nil {
+		ctx, cancel := context.WithCancel(q.tasks.Back())
+		w := &wants{cancel: cancel}
+		if !q.tasks.Go(func() { g.mirrorWaiters(ctx, w) }) {
+			cancel()
+			return
+		}
+		g.wants = w
+	}
+	g.wants.tickets = append(g.wants.tickets, t)
+}
+
+// mirrorWaiters tells the tickets of w, until ctx ends.
+func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
+	q := g.q
+	m := &mirror{q: q, keys: g.Keys}
+	m.changed = func(bool) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if !m.told() || !g.waiters(m.contenders) {
+			return
+		}
+		for _, t := range slices.Clone(w.tickets) {
+			if c := m.contenders[t.key]; c != nil && c.Rev == t.rev {
+				t.wantedLocked()
+			}
+		}
+	}
+	if err := m.run(ctx); err != nil && ctx.Err() == nil {
+		q.log.Error("etcdlock: watching who waits", "name", Short(g.Name), "error", err)
+	}
+}
+
+// waiters reports whether somebody waits in the queue. The holders are the first so many, and all of them are in the way of
+// whoever is next: of another class than theirs, or too heavy beside them.
+func (g *group) waiters(all map[string]*Contender) bool {
+	queue := make([]*Contender, 0, len(all))
+	for _, c := range all {
+		queue = append(queue, c)
+	}
+	slices.SortFunc(queue, func(a, b *Contender) int { return cmp.Compare(a.Rev, b.Rev) })
+	leaves := make([]string, len(queue))
+	for i, c := range queue {
+		leaves[i] = c.Key[len(g.prefix):]
+	}
+	return Holders(leaves) < len(leaves)
+}
+
+// wantedLocked tells the holder of t.
+func (t *Ticket) wantedLocked() {
+	if !t.want.closed {
+		t.want.closed = true
+		close(t.want.told)
+	}
+	tickets := []*Ticket{t}
+	if t.all != nil {
+		tickets = t.all.tickets
+	}
+	for _, o := range tickets {
+		o.unwantLocked()
+	}
+}
+
+// unwantLocked says that t need not be told any more. Nobody else has the mirror's context, so it may be cancelled here.
+func (t *Ticket) unwantLocked() {
+	w := t.group.wants
+	if w == nil {
+		return
+	}
+	w.tickets = slices.DeleteFunc(w.tickets, func(o *Ticket) bool { return o == t })
+	if len(w.tickets) == 0 {
+		w.cancel()
+		t.group.wants = nil
+	}
+}

@@ -1,0 +1,69 @@
+package etcdlock
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/etcdlock/etcdlock/internal/queue"
+)
+
+// This file takes up what an earlier Session left in etcd: one that was orphaned, or whose process has ended.
+
+// Resume takes up the hold of an earlier Session that has ended, such as that of this program before its restart, with its
+// token: nobody else holds in between. key is the key of its ticket, and rev the revision at which that was written last:
+// Contender.Modified, which is the token of a ticket that was never resumed. If the ticket waited, Resume waits for its turn
+// in its place, as Lock does.
+//
+// The ticket moves to this Session's lease, and is written anew. So it can be taken up once by one revision: whoever comes
+// second gets ErrTaken, as does who comes after the ticket has gone. Two conditions are the caller's:
+//
+//   - The earlier holder has ended, or knows that it does not hold. A Session that still lives notices within TTL/3 and a
+//     round trip that its ticket was taken up, and its hold ends with ErrLost; in between both believe to hold. Its Unlock
+//     deletes the ticket for as long as it has not noticed.
+//   - Both holds have the same token, and the guard of the earlier one stays true. A store that fences by it cannot tell what
+//     the earlier holder sent late from what this one sends.
+//
+// ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
+// request that is late arrives, unless it never got to this Session's lease. Where the Session was given the lease that the
+// ticket is on (WithLease), it stays instead. The value must not hold: ErrLocked says that it does.
+func (m *Mutex) Resume(ctx context.Context, key string, rev int64) error {
+	if t := m.held(); m.begin(ctx, "resume") == nil && t != nil {
+		return m.occupied(t)
+	}
+	t, err := m.resume(ctx, key, rev)
+	if err != nil {
+		return err
+	}
+	if !m.adopt(t) {
+		return m.failed("resume", m.occupied(t)) // somebody has locked the value meanwhile, by a ticket that is gone
+	}
+	return nil
+}
+
+// Resume takes up the lead of an earlier Session that has ended, with its token and its value; see Mutex.Resume, which has
+// all that must be known. rev is Leader.Modified. ErrCampaigning is returned at once if the value is a candidate or leads.
+func (e *Election) Resume(ctx context.Context, key string, rev int64) error {
+	_, err := e.campaign(ctx, "resume", func() (*queue.Ticket, error) { return e.resume(ctx, key, rev) })
+	return err
+}
+
+func (h *handle) resume(ctx context.Context, key string, rev int64) (*queue.Ticket, error) {
+	if err := h.begin(ctx, "resume"); err != nil {
+		return nil, err
+	}
+	if !queue.KeysOf(h.name).Has(key, h.of().ticket) {
+		return nil, fmt.Errorf("etcdlock: resume %q: %q is not the key of a ticket of this name and kind: pass Key and Modified of "+
+			"a Leader or a Contender", h.name, key)
+	}
+	if rev <= 0 {
+		return nil, fmt.Errorf("etcdlock: resume %q: revision %d: pass the Modified of a Leader or a Contender", h.name, rev)
+	}
+	t, by, err := h.s.tickets.Resume(ctx, h.of().ticket, h.name, key, rev)
+	switch {
+	case err == nil:
+		return t, nil
+	case by != nil:
+		err = fmt.Errorf("%w: %w", err, h.lockedBy(by))
+	}
+	return nil, h.failed("resume", err)
+}

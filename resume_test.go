@@ -1,0 +1,220 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
+)
+
+// What an earlier Session left is taken up, in fake time.
+
+// leftBehind is a lead by a Session that was orphaned, and a candidate of another Session that waits for it.
+func leftBehind(t *testing.T, e *etcd, ttl time.Duration) (key string, token int64, waits *Election, won chan error) {
+	t.Helper()
+	s, err := NewSession(t.Context(), e.client(t), WithTTL(ttl))
+	require.NoError(t, err)
+	led := NewElection(s, "led")
+	require.NoError(t, led.Campaign(t.Context(), "one"))
+	key, token = led.Key(), led.Token()
+	waits, won = NewElection(e.session(t, WithTTL(10*time.Second)), "led"), make(chan error, 1)
+	go func() { won <- waits.Campaign(context.Background(), "next") }()
+	synctest.Wait()
+	require.NoError(t, s.Orphan())
+	return key, token, waits, won
+}
+
+func TestTimeWhatWasLeftIsTakenUpOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		key, token, _, won := leftBehind(t, e, 10*time.Second)
+		s := e.session(t, WithTTL(10*time.Second))
+		led := NewElection(s, "led")
+		require.NoError(t, led.Resume(t.Context(), key, token))
+		require.Equal(t, token, led.Token())
+		require.Equal(t, key, led.Key())
+		require.ErrorIs(t, led.Resume(t.Context(), key, token), ErrCampaigning)
+		require.ErrorIs(t, NewElection(s, "led").Resume(t.Context(), key, token), ErrTaken, "by this Session itself")
+		require.ErrorIs(t, NewElection(e.session(t), "led").Resume(t.Context(), key, token), ErrTaken)
+		time.Sleep(time.Minute) // the lease on which it was is long gone
+		require.NoError(t, led.Verify(t.Context()))
+		require.Empty(t, won)
+		l, err := led.Leader(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, Leader{Value: "one", Token: token, Key: key, Lease: s.Lease(), Modified: l.Modified, Version: 2}, l)
+		require.NoError(t, led.Proclaim(t.Context(), "two"))
+		require.NoError(t, led.Resign(t.Context()))
+		require.NoError(t, <-won)
+		require.ErrorIs(t, led.Resume(t.Context(), key, token), ErrTaken, "it is gone")
+		require.ErrorContains(t, led.Resume(t.Context(), "elsewhere/1-1", token), "not the key of a ticket")
+		require.ErrorContains(t, led.Resume(t.Context(), key, 0), "revision 0")
+	})
+}
+
+// Two that know the same race; then one takes up what the other has: that one is told.
+func TestTimeOfTwoThatTakeUpOneIsToldAndSoIsWhoHeldBefore(t *testing.T) {
+	for name, shared := range map[string]bool{"on leases of their own": false, "on the lease where it was": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				maker := e.session(t, WithTTL(10*time.Second))
+				m := NewMutex(maker, "m")
+				require.NoError(t, m.Lock(t.Context()))
+				var opts []Option
+				if shared {
+					opts = []Option{WithLease(maker.Lease())}
+				} else {
+					opts = []Option{WithTTL(10 * time.Second)}
+				}
+				var takers [2]*Mutex
+				errs := make(chan error, 2)
+				for i := range takers {
+					s, err := NewSession(t.Context(), e.client(t), opts...)
+					require.NoError(t, err)
+					defer func() { require.NoError(t, s.Orphan()) }()
+					takers[i] = NewMutex(s, "m")
+					go func() { errs <- takers[i].Resume(t.Context(), m.Key(), m.Token()) }()
+				}
+				one, two := <-errs, <-errs
+				require.True(t, one == nil && errors.Is(two, ErrTaken) || two == nil && errors.Is(one, ErrTaken), "%v, %v", one, two)
+				has, not := takers[0], takers[1]
+				if has.Key() == "" {
+					has, not = not, has
+				}
+				now, err := not.Holder(t.Context())
+				require.NoError(t, err)
+				require.Greater(t, now.Modified, now.Token)
+				began := time.Now()
+				require.NoError(t, not.Resume(t.Context(), now.Key, now.Modified))
+				<-has.Context().Done()
+				require.LessOrEqual(t, time.Since(began), 10*time.Second/3)
+				require.ErrorIs(t, has.Unlock(t.Context()), ErrLost)
+				time.Sleep(20 * time.Second)
+				require.NoError(t, not.Verify(t.Context()), "and deletes nothing")
+				if !shared {
+					require.ErrorIs(t, m.Unlock(t.Context()), ErrLost, "the first has noticed, too")
+				}
+			})
+		})
+	}
+}
+
+func TestTimeATicketThatWaitedIsTakenUpInItsPlace(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		first := NewMutex(e.session(t), "m")
+		require.NoError(t, first.Lock(t.Context()))
+		left, err := NewSession(t.Context(), e.client(t), WithTTL(10*time.Second))
+		require.NoError(t, err)
+		go func() { _ = NewMutex(left, "m").Lock(context.Background()) }()
+		synctest.Wait()
+		last := NewMutex(e.session(t), "m")
+		got := make(chan error, 1)
+		go func() { got <- last.Lock(context.Background()) }()
+		synctest.Wait()
+		queued, err := first.Waiters(t.Context())
+		require.NoError(t, err)
+		m := NewMutex(e.session(t), "m")
+		took := make(chan error, 1)
+		go func() { took <- m.Resume(context.Background(), queued[0].Key, queued[0].Modified) }()
+		synctest.Wait()
+		require.Empty(t, took)
+		require.NoError(t, first.Unlock(t.Context()))
+		require.NoError(t, <-took)
+		require.Equal(t, queued[0].Token, m.Token())
+		require.Empty(t, got)
+		require.NoError(t, m.Unlock(t.Context()))
+		require.NoError(t, <-got)
+		require.NoError(t, left.Close())
+	})
+}
+
+// A claim that is not answered is given up, or comes late: nothing of it stays.
+func TestTimeAClaimWithoutAnAnswerLeavesNothing(t *testing.T) {
+	for name, late := range map[string]bool{"made, and not answered": false, "made when it was given up long ago": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				key, token, waits, won := leftBehind(t, e, 10*time.Minute)
+				s := e.session(t, WithTTL(10*time.Second))
+				var first atomic.Bool
+				e.Judge(func(r memetcd.Request) memetcd.Verdict {
+					if r.Kind == memetcd.Txn && r.Write && r.Client == 3 && first.CompareAndSwap(false, true) {
+						if late {
+							return memetcd.Verdict{Delay: 8 * time.Second}
+						}
+						return memetcd.Verdict{AnswerLost: true}
+					}
+					return e.judge(r)
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				defer cancel()
+				led := NewElection(s, "led")
+				require.ErrorIs(t, led.Resume(ctx, key, token), context.DeadlineExceeded)
+				require.Empty(t, led.Key())
+				if late {
+					time.Sleep(7 * time.Second)
+					require.Empty(t, won, "on the lease where it was it stays what it was")
+				}
+				require.NoError(t, <-won)
+				require.NoError(t, waits.Verify(t.Context()))
+				require.Equal(t, s.Lease(), s.Lease())
+			})
+		})
+	}
+}
+
+// With more patience, the claim that was not answered is found to have been made.
+func TestTimeAClaimIsKnownByItsLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		key, token, _, _ := leftBehind(t, e, 10*time.Minute)
+		s := e.session(t, WithTTL(10*time.Second))
+		var first atomic.Bool
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if r.Kind == memetcd.Txn && r.Write && r.Client == 3 && first.CompareAndSwap(false, true) {
+				return memetcd.Verdict{AnswerLost: true}
+			}
+			return e.judge(r)
+		})
+		led := NewElection(s, "led")
+		require.NoError(t, led.Resume(t.Context(), key, token))
+		require.NoError(t, led.Verify(t.Context()))
+		require.Equal(t, token, led.Token())
+		require.NoError(t, led.Proclaim(t.Context(), "two"))
+	})
+}
+
+// Somebody who writes by hand on a Session's own lease, or takes the ticket off it, takes nothing up.
+func TestTimeWhoWritesByHandEndsNoHold(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(10*time.Second))
+		led := NewElection(s, "led")
+		require.NoError(t, led.Campaign(t.Context(), "one"))
+		for _, id := range []int64{int64(s.Lease()), 0} {
+			e.Put(led.Key(), "by hand", id)
+			time.Sleep(10 * time.Second)
+			require.NoError(t, led.Verify(t.Context()))
+		}
+		require.NoError(t, led.Proclaim(t.Context(), "two"))
+		require.NoError(t, led.Resign(t.Context()))
+	})
+}
+
+// A Proclaim that finds the ticket taken up says so, and does not take it back.
+func TestTimeAProclaimDoesNotTakeTheTicketBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(10*time.Minute)) // no renewal looks meanwhile
+		led := NewElection(s, "led")
+		require.NoError(t, led.Campaign(t.Context(), "one"))
+		taker := NewElection(e.session(t), "led")
+		require.NoError(t, taker.Resume(t.Context(), led.Key(), led.Token()))
+		require.ErrorIs(t, led.Proclaim(t.Context(), "two"), ErrLost)
+		require.ErrorIs(t, led.Proclaim(t.Context(), "two"), ErrLost)
+		l, err := taker.Leader(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "one", l.Value)
+		require.NoError(t, taker.Verify(t.Context()))
+	})
+}
