@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -88,8 +87,8 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 	ctx, release := t.lease.bound(ctx)
 	defer release()
 	c := t.group.q.c
-	var unanswered atomic.Bool
-	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+	unanswered := false
+	resp, err := rpc.RetryAlone(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", rev)).
@@ -97,7 +96,7 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 			Else(clientv3.OpGet(t.key)).
 			Commit()
 		if err != nil || c.Late(lease.Now().Sub(start)) {
-			unanswered.Store(true) // this attempt may arrive later, as that of a put may: see enqueue
+			unanswered = true // this attempt may arrive later, as that of a put may: see enqueue
 			t.late()
 		}
 		return resp, err
@@ -107,7 +106,7 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 	}
 	answers := resp.Responses
 	kvs := answers[len(answers)-1].GetResponseRange().Kvs
-	if !resp.Succeeded && (!unanswered.Load() || t.lease.shared || len(kvs) == 0 || clientv3.LeaseID(kvs[0].Lease) != t.lease.ID) {
+	if !resp.Succeeded && (!unanswered || t.lease.shared || len(kvs) == 0 || clientv3.LeaseID(kvs[0].Lease) != t.lease.ID) {
 		return ErrTaken
 	}
 	t.claimedAs(kvs[0])

@@ -42,6 +42,15 @@ func (c *Client) Closed() bool { return c.Ctx().Err() != nil }
 // attempt is followed by the next, later and with more time, until ctx ends or the error is final. After one without an
 // answer two are asked at once, see twice.
 func Retry[T any](ctx context.Context, c *Client, ask func(context.Context) (T, error)) (T, error) {
+	return retry(ctx, c, true, ask)
+}
+
+// RetryAlone is Retry with one request at a time: for one whose own copy may be told that somebody else was first.
+func RetryAlone[T any](ctx context.Context, c *Client, ask func(context.Context) (T, error)) (T, error) {
+	return retry(ctx, c, false, ask)
+}
+
+func retry[T any](ctx context.Context, c *Client, two bool, ask func(context.Context) (T, error)) (T, error) {
 	pace := Pace{Least: 20 * time.Millisecond, Most: time.Second}
 	var none T
 	var last error
@@ -49,7 +58,7 @@ func Retry[T any](ctx context.Context, c *Client, ask func(context.Context) (T, 
 		var answer T
 		var err error
 		actx, cancel := context.WithTimeout(ctx, c.AttemptTimeout(n))
-		if errors.Is(last, ErrUnanswered) {
+		if two && errors.Is(last, ErrUnanswered) {
 			answer, err = twice(actx, func(ctx context.Context, _ int) (T, error) { return ask(ctx) }, func(*T) {})
 		} else {
 			answer, err = ask(actx)
