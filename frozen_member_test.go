@@ -47,7 +47,10 @@ func TestTimeAFrozenMemberHoldsARequestUpOnce(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- NewMutex(s, "waited for").Lock(ctx) }()
 				go func() {
-					for range NewElection(s, "observed").Observe(ctx) { //nolint:revive // it is enough that it watches
+					for _, err := range NewElection(s, "observed").Observe(ctx) {
+						if err != nil {
+							return
+						}
 					}
 				}()
 				time.Sleep(random(2 * time.Second))

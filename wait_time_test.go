@@ -168,7 +168,10 @@ func TestTimeAFreshStreamWakesOnlyThoseWhoWatch(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {
-			for range NewElection(s, "observed").Observe(ctx) { //nolint:revive // it is enough that it watches
+			for _, err := range NewElection(s, "observed").Observe(ctx) {
+				if err != nil {
+					return
+				}
 			}
 		}()
 		time.Sleep(time.Second)

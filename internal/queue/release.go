@@ -29,7 +29,7 @@ func (t *Ticket) Release(ctx context.Context, again bool) error {
 	var lost error
 	if !again {
 		if lost = t.hold.Release(); lost == nil && t.lingers() {
-			return nil
+			return nil // before there is a timer: this is all that a lingering release costs
 		}
 	}
 	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
