@@ -91,7 +91,7 @@ func renewGiven(ctx context.Context, client *rpc.Client, tickets *queue.Tickets,
 	ack, err := client.KeepAliveOnce(clientv3.WithRequireLeader(ctx), o.lease)
 	gone := errors.Is(err, rpctypes.ErrLeaseNotFound)
 	switch {
-	case err != nil && !(gone && ack != nil):
+	case err != nil && (!gone || ack == nil):
 		return nil, err
 	case ack.GetRaftTerm() < read.GetRaftTerm(): // of a member that does not know who leads: neither yes nor no counts
 		return nil, rpc.ErrUnanswered

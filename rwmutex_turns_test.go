@@ -316,3 +316,32 @@ func TestTimeAWriterBehindManyReadersHasThemCounted(t *testing.T) {
 		}
 	}
 }
+
+// Two writers of a Session count at once, each those ahead of it.
+func TestTimeASecondWriterBehindReadersIsLetInAtOnce(t *testing.T) {
+	found(t, func(t *testing.T, _ *memetcd.Server, open func(time.Duration) *Session) {
+		of, s := open(time.Minute), open(time.Minute)
+		phase := func() (readers chan *Hold, writer chan *Mutex) {
+			readers, writer = make(chan *Hold, 2), make(chan *Mutex, 1)
+			for range 2 {
+				go func() { h, _ := NewRWMutex(of, "a").RLock(t.Context()); readers <- h }()
+			}
+			settle()
+			go func() { m := NewMutex(s, "a"); _ = m.Lock(t.Context()); writer <- m }()
+			settle()
+			return readers, writer
+		}
+		r1, w1 := phase()
+		r2, w2 := phase()
+		begin := time.Now()
+		for range 2 {
+			require.NoError(t, (<-r1).Release(t.Context()))
+		}
+		require.NoError(t, (<-w1).Unlock(t.Context()))
+		for range 2 {
+			require.NoError(t, (<-r2).Release(t.Context()))
+		}
+		require.NoError(t, (<-w2).Unlock(t.Context()))
+		require.LessOrEqual(t, time.Since(begin), 100*time.Millisecond)
+	})
+}

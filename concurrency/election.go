@@ -81,7 +81,7 @@ func (e *Election) campaign(ctx context.Context, l *etcdlock.Election, val strin
 	if l.Key() != "" && l.Context().Err() == nil {
 		return l.Proclaim(ctx, val)
 	}
-	left, err := e.left(ctx, l)
+	left, err := e.left(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (e *Election) campaign(ctx context.Context, l *etcdlock.Election, val strin
 }
 
 // left looks for a ticket on a lease that the session was given: of an earlier session, or of another on the same lease.
-func (e *Election) left(ctx context.Context, l *etcdlock.Election) (*etcdlock.Contender, error) {
+func (e *Election) left(ctx context.Context) (*etcdlock.Contender, error) {
 	if e.s.opts.leaseID == v3.NoLease {
 		return nil, nil //nolint:nilnil // nothing is left, and nothing failed
 	}

@@ -45,7 +45,7 @@ func init() {
 
 // Etcd is an etcd in memory, for one test. All its methods are safe for concurrent use. Faults are for all clients.
 type Etcd struct {
-	t      testing.TB
+	tb     testing.TB
 	server *memetcd.Server
 
 	mu       sync.Mutex // guards what follows; a leaf
@@ -56,11 +56,11 @@ type Etcd struct {
 }
 
 // New returns an etcd that ends with the test, which has to be of the same bubble if there is one.
-func New(t testing.TB) *Etcd {
-	t.Helper()
-	e := &Etcd{t: t}
+func New(tb testing.TB) *Etcd {
+	tb.Helper()
+	e := &Etcd{tb: tb}
 	e.server = memetcd.New(memetcd.Config{Judge: e.judge})
-	t.Cleanup(e.server.Close)
+	tb.Cleanup(e.server.Close)
 	return e
 }
 
@@ -80,10 +80,10 @@ func (e *Etcd) judge(r memetcd.Request) memetcd.Verdict {
 
 // Client returns a new client, as another process would have one. It is closed with the test.
 func (e *Etcd) Client() *clientv3.Client {
-	e.t.Helper()
+	e.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	client := e.server.Client(ctx)
-	e.t.Cleanup(func() {
+	e.tb.Cleanup(func() {
 		_ = client.Close()
 		cancel()
 	})
@@ -93,12 +93,12 @@ func (e *Etcd) Client() *clientv3.Client {
 // Session returns a new Session with a client of its own: a process of the fleet. It is closed with the test, and all faults
 // end before. It fails the test where NewSession fails.
 func (e *Etcd) Session(opts ...etcdlock.Option) *etcdlock.Session {
-	e.t.Helper()
-	s, err := etcdlock.NewSession(e.t.Context(), e.Client(), opts...)
+	e.tb.Helper()
+	s, err := etcdlock.NewSession(e.tb.Context(), e.Client(), opts...)
 	if err != nil {
-		e.t.Fatalf("locktest: %v", err)
+		e.tb.Fatalf("locktest: %v", err)
 	}
-	e.t.Cleanup(func() {
+	e.tb.Cleanup(func() {
 		e.Heal()
 		_ = s.Close()
 	})
@@ -143,10 +143,10 @@ func (e *Etcd) queue(name string) (all []etcdlock.Contender, holders int) {
 // Lose removes the tickets of all who hold name, behind their backs: an operator's hand, or a store that was restored. It
 // fails the test if nobody holds it.
 func (e *Etcd) Lose(name string) {
-	e.t.Helper()
+	e.tb.Helper()
 	all, holders := e.queue(name)
 	if holders == 0 {
-		e.t.Fatalf("locktest: Lose(%q): nobody holds that name", name)
+		e.tb.Fatalf("locktest: Lose(%q): nobody holds that name", name)
 	}
 	for _, c := range all[:holders] {
 		e.server.Delete(c.Key)

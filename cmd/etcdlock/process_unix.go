@@ -53,7 +53,7 @@ func newProcess(path string, argv, env []string, foreground bool) *process {
 
 // inForeground reports whether this process is in the foreground of the terminal that it reads from.
 func inForeground() bool {
-	group, err := unix.IoctlGetInt(int(os.Stdin.Fd()), unix.TIOCGPGRP)
+	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
 

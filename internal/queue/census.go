@@ -37,7 +37,7 @@ type census struct {
 	told    int64            // the newest revision that the watch has told of, or of the list it began with
 	due     int64            // a revision that the watch should have told of: a list has shown it
 	crossed int64            // the newest revision as of which a ticket of this Session was crossed off
-	sending int              // tickets whose put is not answered
+	sending int              // tickets whose put is not answered, and lists that are read beside the watch
 	deleted map[string]int64 // while there are any: the last deletion of each key that was told
 	waiting int              // tickets that wait
 	drained map[*Ticket]bool // tickets that wait until all before them have left, see drain.go

@@ -1,5 +1,7 @@
 package queue
 
+import "context"
+
 // This file waits for readers to leave, for a ticket that holds alone.
 //
 // They may leave in any order, and by near and far (see wait.go) a writer looks at the queue whenever the newest of them
@@ -21,8 +23,9 @@ func (t *Ticket) drains(a ahead) bool {
 		t.group.class(a.near.key) == Reader && t.group.class(a.far.key) == Reader
 }
 
-// startDrain has the readers counted until stop is called.
-func (t *Ticket) startDrain() (stop func()) {
+// startDrain has the readers counted until stop is called. Where they are counted already, for a ticket further ahead, those
+// behind that one have yet to be listed.
+func (t *Ticket) startDrain() (stop func(), list bool) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,13 +35,34 @@ func (t *Ticket) startDrain() (stop func()) {
 		c.drained = map[*Ticket]bool{}
 	}
 	c.drained[t] = true
+	list = c.stop != nil
 	c.joinLocked()
 	return func() {
 		q.mu.Lock()
 		delete(c.drained, t)
 		q.mu.Unlock()
 		c.leave()
+	}, list
+}
+
+// listReaders lists those ahead, beside whoever follows them.
+func (t *Ticket) listReaders(ctx context.Context) error {
+	ctx, release := t.lease.bound(ctx)
+	defer release()
+	q := t.group.q
+	q.mu.Lock()
+	c := t.group.census[Reader]
+	c.sending++ // what is told before the answer is kept for it
+	q.mu.Unlock()
+	kvs, _, rev, err := c.read(ctx, false)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c.sending--
+	if err == nil {
+		c.takeLocked(c.placesOf(kvs), rev, rev)
+		c.wakeLocked()
 	}
+	return err
 }
 
 // drainedLocked is what the census says to a ticket that waits for readers to leave.

@@ -40,7 +40,12 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		if t.drains(a) {
 			near.Stop()
 			far.Stop()
-			drained = t.startDrain()
+			list := false
+			if drained, list = t.startDrain(); list {
+				if err = t.listReaders(ctx); err != nil {
+					return err
+				}
+			}
 			if a, err = t.look(ctx, 0); err != nil {
 				return err
 			}

@@ -173,8 +173,8 @@ one that waits for its lock. The commands do not obey SIGTERM. Half of them are 
   etcdlock leaves by its own clock between the kill and the first moment at which etcd could give the lock away. etcd then takes up
   to half a second more.
 - **Etcd back in time**: the command lived on, with its lock.
-- **Frozen**: etcd is stopped (SIGSTOP), and goes on after a random time of half to one and a half TTLs; the key cannot end before. **Swallowed**: the
-  connection stays up and carries nothing. **Refused**: it is closed, and new ones are. **Busy**: with %d processes beside that do
+- **Frozen**: etcd is stopped (SIGSTOP), and goes on after a random time of half to one and a half TTLs; the key cannot end
+  before. **Swallowed**: the connection stays up and carries nothing. **Refused**: it is closed, and new ones are. **Busy**: with %d processes beside that do
   nothing but spin.
 - **Removed**: an operator deletes the ticket, and the next one in the queue holds at once. No clock can foresee that; the command is
   killed as soon as the news is here. Only the fencing token protects in between.
