@@ -65,7 +65,7 @@ type Session struct {
 //	       dropSlots       one deletion after a ticket with a number was removed
 //	       lookWhose       one read after a check found that somebody has written a ticket
 //
-// Besides: follow's untilRecheck and Observe have one each while they run, and wait for it. What a feed asks while it
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks while it
 // listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one while they
 // release after the end of their context, which ends when they return. end has one, which Close awaits. Each task.InOrder
 // has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The Sessions of one

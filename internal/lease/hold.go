@@ -15,22 +15,12 @@ type Hold struct {
 	cancel          context.CancelCauseFunc
 	lease           *Lease
 	released        error // the cause of a release
-	under           *Hold // of a context for work, the hold that it is done under; else nil
 }
 
 // NewHold returns the context of a hold under l. After its release the cause is released.
 func NewHold(l *Lease, released error) *Hold {
 	inner, cancel := context.WithCancelCause(l.ctx)
 	return &Hold{Context: inner, cancel: cancel, lease: l, released: released}
-}
-
-// NewWork returns a context for work done under h: it has the values, the deadline and the cancellation of ctx, and the
-// end of the hold. The caller ends it with stop.
-func NewWork(ctx context.Context, h *Hold) (work *Hold, stop func()) {
-	inner, cancel := context.WithCancelCause(ctx)
-	work = &Hold{Context: inner, cancel: cancel, lease: h.lease, under: h}
-	unhook := context.AfterFunc(h, work.ask)
-	return work, func() { unhook(); cancel(context.Canceled) }
 }
 
 // Lease is the lease that the hold is under.
@@ -54,23 +44,43 @@ func (h *Hold) Lost() bool {
 	return cause != nil && cause != h.released //nolint:errorlint // the very same
 }
 
-// ask passes on an end that the clock knows of and the timer does not yet. No mutex is held while it cancels.
-func (h *Hold) ask() {
-	if h.under == nil {
-		h.lease.Alive()
-	} else if h.under.Err() != nil {
-		h.cancel(context.Cause(h.under))
+// Done asks the clock; see context.Context.
+func (h *Hold) Done() <-chan struct{} { h.lease.Alive(); return h.Context.Done() }
+
+// Err asks the clock; see context.Context.
+func (h *Hold) Err() error { h.lease.Alive(); return h.Context.Err() }
+
+// Value asks too: context.Cause finds the inner context through it.
+func (h *Hold) Value(key any) any { h.lease.Alive(); return h.Context.Value(key) }
+
+// work is a context for work done under a hold. It asks the hold, as that asks the clock.
+type work struct {
+	context.Context // inner
+	cancel          context.CancelCauseFunc
+	hold            *Hold
+}
+
+// NewWork returns a context for work done under h: it has the values, the deadline and the cancellation of ctx, and the
+// end of the hold. The caller ends it with stop.
+func NewWork(ctx context.Context, h *Hold) (_ context.Context, stop func()) {
+	inner, cancel := context.WithCancelCause(ctx)
+	w := &work{inner, cancel, h}
+	unhook := context.AfterFunc(h, w.ask)
+	return w, func() { unhook(); cancel(context.Canceled) }
+}
+
+// ask passes on an end that the clock knows of and the timer does not yet.
+func (w *work) ask() {
+	if w.hold.Err() != nil {
+		w.cancel(context.Cause(w.hold))
 	}
 }
 
-// Done asks the clock; see context.Context.
-func (h *Hold) Done() <-chan struct{} { h.ask(); return h.Context.Done() }
+func (w *work) Done() <-chan struct{} { w.ask(); return w.Context.Done() }
 
-// Err asks the clock; see context.Context.
-func (h *Hold) Err() error { h.ask(); return h.Context.Err() }
+func (w *work) Err() error { w.ask(); return w.Context.Err() }
 
-// Value asks too: context.Cause finds the inner context through it.
-func (h *Hold) Value(key any) any { h.ask(); return h.Context.Value(key) }
+func (w *work) Value(key any) any { w.ask(); return w.Context.Value(key) }
 
 // OfLease returns a context that is over when the lease is, and asks the clock as a hold does.
 func OfLease(l *Lease) context.Context { return &Hold{Context: l.ctx, lease: l} }

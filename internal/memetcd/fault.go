@@ -91,12 +91,26 @@ type conn struct {
 	next   int             // the member that is next, guarded by the server's mu
 }
 
+// pickLocked picks the member for a request or a stream: one after the other, as the real client does.
+func (c *conn) pickLocked() int {
+	member := c.next
+	c.next = (c.next + 1) % len(c.s.members)
+	return member
+}
+
 // judge picks the member, and asks what becomes of a request.
 func (c *conn) judge(r Request) (Request, Verdict) {
 	runtime.Gosched() // the order of goroutines that run at one moment of fake time is the scheduler's
 	c.s.mu.Lock()
-	r.Client, r.Member = c.id, c.next
-	c.next = (c.next + 1) % len(c.s.members)
+	r.Member = c.pickLocked()
+	c.s.mu.Unlock()
+	return c.judgeAt(r)
+}
+
+// judgeAt asks what becomes of a request to its member.
+func (c *conn) judgeAt(r Request) (Request, Verdict) {
+	c.s.mu.Lock()
+	r.Client = c.id
 	judge := c.s.judge
 	c.s.mu.Unlock()
 	var v Verdict

@@ -46,8 +46,7 @@ func (c *conn) Watch(ctx context.Context, _ ...grpc.CallOption) (pb.Watch_WatchC
 		return nil, errAway
 	default:
 	}
-	w := &watchStream{ctx: ctx, c: c, member: c.next, watches: map[int64]*watcher{}, more: make(chan struct{})}
-	c.next = (c.next + 1) % len(c.s.members)
+	w := &watchStream{ctx: ctx, c: c, member: c.pickLocked(), watches: map[int64]*watcher{}, more: make(chan struct{})}
 	c.s.streams[w] = struct{}{}
 	context.AfterFunc(ctx, func() {
 		c.s.mu.Lock()
@@ -103,7 +102,7 @@ func (w *watchStream) Send(r *pb.WatchRequest) error {
 	switch {
 	case r.GetCreateRequest() != nil:
 		q := r.GetCreateRequest()
-		_, v := w.c.judge(Request{Kind: Watch, Keys: []string{string(q.Key)}, Body: q})
+		_, v := w.c.judgeAt(Request{Kind: Watch, Member: w.member, Keys: []string{string(q.Key)}, Body: q})
 		go w.create(q, v) // in its own time, so that the client is not held up
 	case r.GetCancelRequest() != nil:
 		s.mu.Lock()

@@ -86,7 +86,7 @@ func (q *Tickets) newAll(l *Lease, k *Kind, names []string, value string) *All {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, name := range names {
-		q.groups[name].takeUpLocked(l, k) // what idles only leaves, since k is not handed over in memory
+		q.groups[name].takeUpLocked(k) // what idles only leaves, since k is not handed over in memory
 		t := q.newTicketLocked(l, k, name, value)
 		t.all, t.recheck = s, recheck
 		s.tickets[i] = t
@@ -108,14 +108,13 @@ func (s *All) enqueue(ctx context.Context) ([]ahead, error) {
 		puts = append(puts, clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)))
 		finds = append(finds, clientv3.OpGet(t.key))
 	}
-	var resp *clientv3.TxnResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err = c.Txn(ctx).If(absent...).Then(append(looks, puts...)...).Else(finds...).Commit()
+		resp, err := c.Txn(ctx).If(absent...).Then(append(looks, puts...)...).Else(finds...).Commit()
 		if err != nil || lease.Now().Sub(start) > time.Second {
 			s.late() // see Ticket.enqueue
 		}
-		return err
+		return resp, err
 	})
 	if err != nil {
 		return nil, s.refused(err, len(looks)+len(puts))

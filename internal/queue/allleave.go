@@ -8,6 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file takes a set of tickets out of the queue, and has what its holder can do with it. All that were put in one Txn
@@ -134,10 +135,8 @@ func (s *All) ask(ctx context.Context) error {
 	for i, t := range s.tickets {
 		ops[i] = clientv3.OpGet(t.key, clientv3.WithKeysOnly())
 	}
-	var resp *clientv3.TxnResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Txn(ctx).Then(ops...).Commit()
-		return err
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return c.Txn(ctx).Then(ops...).Commit()
 	})
 	if err != nil {
 		return err

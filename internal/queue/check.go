@@ -92,13 +92,14 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 // checkParts checks in as many requests as it takes, each repeated until it is answered or ctx ends.
 func (q *Tickets) checkParts(ctx context.Context, probes []probe) {
 	err := rpc.InParts(q.c, probes, func(part []probe) error {
-		return q.c.Retry(ctx, func(ctx context.Context) error {
+		_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*pb.ResponseHeader, error) {
 			hdr, gone, err := q.check(ctx, part)
 			for _, p := range gone {
 				p.gone(hdr.Revision)
 			}
-			return err
+			return hdr, err
 		})
+		return err
 	})
 	if err != nil && ctx.Err() == nil {
 		q.log.Error("etcdlock: checking tickets", "error", err)

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -36,6 +37,15 @@ func (g *group) flushLocked() {
 	}
 }
 
+// flushBesideLocked starts one flush more after an attempt that was not answered, if they are not too many then: of two
+// that are sent at once, one meets another member than the one that may be frozen. See rpc.Retry.
+func (g *group) flushBesideLocked(most int16) {
+	if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes < most {
+		g.flushes++
+		g.flushLocked()
+	}
+}
+
 // flush deletes until nothing is left to delete.
 func (g *group) flush() {
 	q := g.q
@@ -53,6 +63,10 @@ func (g *group) flush() {
 			g.flushes--
 			q.mu.Unlock()
 			return
+		default:
+			q.mu.Lock()
+			g.flushBesideLocked(2)
+			q.mu.Unlock()
 		}
 	}
 }
@@ -150,7 +164,7 @@ func (q *Tickets) deletedLocked(batch []*Ticket, done deleted) {
 // deletions is what is known of the requests to delete one ticket. Several can be under way at once, and one answer
 // alone tells little: the ticket is gone, but who removed it shows only when all have been answered.
 type deletions struct {
-	out     int   // under way
+	out     int32 // under way
 	found   bool  // one of them found the ticket
 	unknown bool  // one may have found it: it was not answered, or so late that the etcd client may have repeated it
 	refused error // what etcd said that no retry will mend

@@ -78,10 +78,9 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 	defer release()
 	c := t.group.q.c
 	put, counting := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)), t.group.counting(t.kind.Class)
-	var resp *clientv3.TxnResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err = c.Txn(ctx).
+		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
 			Then(append(t.asking(2, 0, 0), append(counting, put)...)...).
 			Else(append([]clientv3.Op{clientv3.OpGet(t.key)}, counting...)...).
@@ -91,7 +90,7 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 			// etcd client, which repeats some by itself.
 			t.late()
 		}
-		return err
+		return resp, err
 	})
 	if err != nil {
 		return ahead{}, t.leaseGone(err)

@@ -70,7 +70,7 @@ func (f *feed) pass(ctx context.Context, w *rpc.Watch) (moved bool, err error) {
 	defer cancel()
 	opened, checked := make(chan error, 1), make(chan func() error, 1)
 	beside.Go(func() {
-		_, err := w.Start(ctx, q.c, q.LeaveStream, f.key, f.opts...)
+		_, err := w.Start(ctx, q.c, f.key, f.opts...)
 		opened <- err
 	})
 	var events clientv3.WatchChan // once the watch is open and the list is read
@@ -96,7 +96,7 @@ func (f *feed) pass(ctx context.Context, w *rpc.Watch) (moved bool, err error) {
 		case <-again.C:
 			switch {
 			case events != nil && !f.told():
-				q.LeaveStream(w.Stream)
+				w.LeaveStream(q.c)
 				return moved, rpc.ErrUnanswered
 			case events == nil && !f.early:
 				again.Reset(every)
@@ -114,7 +114,7 @@ func (f *feed) pass(ctx context.Context, w *rpc.Watch) (moved bool, err error) {
 			switch err := take(); {
 			case errors.Is(err, errRewound):
 				if events != nil {
-					q.LeaveStream(w.Stream)
+					w.LeaveStream(q.c)
 				}
 				return moved, rpc.ErrUnanswered
 			case err != nil:

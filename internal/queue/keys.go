@@ -83,11 +83,8 @@ func contender(kv *mvccpb.KeyValue) *Contender {
 // List returns the contenders in order, as of the revision that it returns, by a linearizable read; and how many of them
 // hold.
 func (k Keys) List(ctx context.Context, c *rpc.Client) (all []*Contender, holders int, rev int64, err error) {
-	var resp *clientv3.GetResponse
-	err = c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Get(ctx, k.prefix, clientv3.WithPrefix(),
-			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
-		return err
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return c.Get(ctx, k.prefix, clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
 	})
 	if err != nil {
 		return nil, 0, 0, err

@@ -55,6 +55,9 @@ func (t *Ticket) leaveNow(ctx context.Context) {
 	if more || err != nil {
 		q.mu.Lock()
 		t.group.flushLocked()
+		if ctx.Err() == nil {
+			t.group.flushBesideLocked(maxFlushes)
+		}
 		q.mu.Unlock()
 	}
 }

@@ -149,13 +149,14 @@ func (t *Ticket) lingers() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	o := g.others
-	if o == nil || !o.sure || o.count > 0 || g.refs > 1 || q.tasks.Closing().Err() != nil {
+	switch {
+	case o == nil, !o.sure, q.tasks.Closing().Err() != nil:
 		return false
-	}
-	if t.checking != nil || g.idle != nil {
-		return false // it may be a phantom, or the other is: the deletion tells
-	}
-	if !t.moveLocked(idle) {
+	case o.count > 0, // somebody else waits,
+		g.refs > 1,        // or one of ours, to which the hold goes in memory,
+		t.checking != nil, // or it may be a phantom,
+		g.idle != nil,     // or that one is: the deletion tells
+		!t.moveLocked(idle):
 		return false
 	}
 	o.idling.Reset(q.linger)
@@ -164,12 +165,12 @@ func (t *Ticket) lingers() bool {
 
 // takeUpLocked takes up an idle ticket for the next hold; nil if there is none. One of another kind, such as an
 // Election's, does not take over what a Mutex holds: then the ticket leaves.
-func (g *group) takeUpLocked(l *Lease, k *Kind) *Ticket {
+func (g *group) takeUpLocked(k *Kind) *Ticket {
 	if g == nil || g.idle == nil {
 		return nil
 	}
 	old := g.idle
-	if !k.Handoff || k.Class != old.kind.Class || old.lease != l || g.q.tasks.Closing().Err() != nil {
+	if !k.Handoff || k.Class != old.kind.Class || g.q.tasks.Closing().Err() != nil {
 		old.leaveLocked()
 		return nil
 	}

@@ -2,10 +2,12 @@ package queue
 
 import (
 	"context"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // Proclaim changes the ticket's value; turn lets one call follow another. Each request names the revision of the value
@@ -67,18 +69,20 @@ func (t *Ticket) wrote(rev int64) {
 // twice.
 func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (resp *clientv3.TxnResponse, once bool, err error) {
 	c := t.group.q.c
-	once = true
-	err = c.Retry(ctx, func(ctx context.Context) (err error) {
+	var again atomic.Bool // this may be asked twice at once, see rpc.Retry
+	resp, err = rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err = c.Txn(ctx).
+		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", mod)).
 			Then(clientv3.OpPut(t.key, value, clientv3.WithLease(t.lease.ID))).
 			Else(clientv3.OpGet(t.key)).
 			Commit()
-		once = once && err == nil && !c.Late(lease.Now().Sub(start))
-		return err
+		if err != nil || c.Late(lease.Now().Sub(start)) {
+			again.Store(true)
+		}
+		return resp, err
 	})
-	return resp, once, t.leaseGone(err)
+	return resp, !again.Load(), t.leaseGone(err)
 }
 
 // proclaimErr prefers the end of the hold to what it did to a request.

@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file has what a holder can do with its ticket.
@@ -25,13 +26,15 @@ func (t *Ticket) Release(ctx context.Context, again bool) error {
 	if again && t.stay != nil {
 		return t.awaitStay(ctx, time.After(t.lease.Left()))
 	}
+	var lost error
+	if !again {
+		if lost = t.hold.Release(); lost == nil && t.lingers() {
+			return nil // before there is a timer: this is all that a lingering release costs
+		}
+	}
 	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
 	defer enough.Stop()
 	if !again {
-		lost := t.hold.Release()
-		if lost == nil && t.lingers() {
-			return nil
-		}
 		if ctx.Err() == nil {
 			t.leaveNow(ctx)
 		}
@@ -146,10 +149,8 @@ func (t *Ticket) ask(ctx context.Context) error {
 		return t.all.ask(ctx)
 	}
 	c := t.group.q.c
-	var resp *clientv3.GetResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
-		return err
+	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
 	})
 	if err == nil {
 		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {

@@ -8,6 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file takes up a ticket that an earlier Session left in etcd.
@@ -87,10 +88,9 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 	defer release()
 	c := t.group.q.c
 	unanswered := false
-	var resp *clientv3.TxnResponse
-	err := c.Retry(ctx, func(ctx context.Context) (err error) {
+	resp, err := rpc.RetryAlone(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err = c.Txn(ctx).
+		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", rev)).
 			Then(clientv3.OpPut(t.key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(t.lease.ID)), clientv3.OpGet(t.key)).
 			Else(clientv3.OpGet(t.key)).
@@ -99,7 +99,7 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 			unanswered = true // this attempt may arrive later, as that of a put may: see enqueue
 			t.late()
 		}
-		return err
+		return resp, err
 	})
 	if err != nil {
 		return t.leaseGone(err)
@@ -137,11 +137,7 @@ func (t *Ticket) lookWhose() {
 	q := t.group.q
 	ctx, cancel := context.WithTimeout(t.lease.Context(), t.lease.Span()/3)
 	defer cancel()
-	var resp *clientv3.GetResponse
-	err := q.c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = q.c.Get(ctx, t.key)
-		return err
-	})
+	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.GetResponse, error) { return q.c.Get(ctx, t.key) })
 	if err != nil {
 		return // the next check finds it again
 	}

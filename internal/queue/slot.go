@@ -113,9 +113,8 @@ func (t *Ticket) takeSlot(ctx context.Context, n int64) ([]*mvccpb.KeyValue, err
 	put := clientv3.OpPut(key, t.mark(), clientv3.WithLease(t.lease.ID))
 	nobodys := clientv3.Compare(clientv3.CreateRevision(t.slots()).WithPrefix(), "=", 0)
 	notMine := clientv3.Compare(clientv3.Value(t.slots()).WithPrefix(), "!=", t.mark()) // not true of no key at all
-	var resp *clientv3.TxnResponse
-	err := q.c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = q.c.Txn(ctx).
+	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return q.c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)).
 			Then(
 				clientv3.OpTxn([]clientv3.Cmp{nobodys}, []clientv3.Op{put},
@@ -123,7 +122,6 @@ func (t *Ticket) takeSlot(ctx context.Context, n int64) ([]*mvccpb.KeyValue, err
 				all).
 			Else(clientv3.OpGet(t.key, clientv3.WithKeysOnly()), all).
 			Commit()
-		return err
 	})
 	if err != nil {
 		return nil, t.leaseGone(err)
@@ -155,9 +153,8 @@ func (t *Ticket) dropSlots() {
 		return
 	}
 	q.tasks.Go(func() {
-		err := q.c.Retry(t.lease.Context(), func(ctx context.Context) error {
-			_, err := q.c.Txn(ctx).Then(ops...).Commit()
-			return err
+		_, err := rpc.Retry(t.lease.Context(), q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+			return q.c.Txn(ctx).Then(ops...).Commit()
 		})
 		if err != nil && t.lease.Context().Err() == nil {
 			q.log.Debug("etcdlock: deleting the number of a ticket that others removed", "ticket", t.key, "error", err)

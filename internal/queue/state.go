@@ -107,7 +107,7 @@ func (t *Ticket) goneLocked(at int64) {
 		return
 	}
 	t.goneAt = at
-	t.group.goneAt = max(t.group.goneAt, at, t.rev) // in any case after its creation
+	t.group.goneAt = max(t.group.goneAt, at)
 	if c := t.group.census[t.kind.Class]; c != nil && at > 0 {
 		c.crossOffLocked(t, at)
 	}

@@ -18,10 +18,7 @@ import (
 // Revoke ends the lease in etcd. Where that is refused, because somebody hung a key on our lease that this client may
 // not write, the tickets are deleted one by one instead.
 func (q *Tickets) Revoke(ctx context.Context, l *lease.Lease, keys []string) error {
-	err := q.c.Retry(ctx, func(ctx context.Context) error {
-		_, err := q.c.Revoke(ctx, l.ID)
-		return err
-	})
+	_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) { return q.c.Revoke(ctx, l.ID) })
 	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return nil
 	}
@@ -43,10 +40,10 @@ func (q *Tickets) deleteKeys(ctx context.Context, l *lease.Lease, keys []string)
 // commit sends operations in as many requests as it takes.
 func (q *Tickets) commit(ctx context.Context, ops []clientv3.Op) error {
 	return rpc.InParts(q.c, ops, func(part []clientv3.Op) error {
-		return q.c.Retry(ctx, func(ctx context.Context) error {
-			_, err := q.c.Txn(ctx).Then(part...).Commit()
-			return err
+		_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+			return q.c.Txn(ctx).Then(part...).Commit()
 		})
+		return err
 	})
 }
 
@@ -56,10 +53,8 @@ func (q *Tickets) commit(ctx context.Context, ops []clientv3.Op) error {
 func (q *Tickets) sweep(l *Lease) {
 	ctx, cancel := context.WithTimeout(l.Context(), l.Span())
 	defer cancel()
-	var resp *clientv3.LeaseTimeToLiveResponse
-	err := q.c.Retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = q.c.TimeToLive(ctx, l.ID, clientv3.WithAttachedKeys())
-		return err
+	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+		return q.c.TimeToLive(ctx, l.ID, clientv3.WithAttachedKeys())
 	})
 	if err != nil {
 		q.log.Debug("etcdlock: listing the lease's keys", Attr(l.Lease), "error", err)

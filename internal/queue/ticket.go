@@ -37,13 +37,13 @@ type Ticket struct {
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
 	since     lease.Instant // when it began to hold, if somebody observes
-	rev       int64         // create revision: the fencing token; 0 while sending
-	near      generation    // while waiting: the ticket of another Session that it waits for
-	next      *Ticket       // the ticket of this Session that waits for this one in memory
 	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
 	handed    bool          // its hold went on in memory
+	rev       int64         // create revision: the fencing token; 0 while sending
+	near      generation    // while waiting: the ticket of another Session that it waits for
+	next      *Ticket       // the ticket of this Session that waits for this one in memory
 	memory    bool          // its own hold is one that went on so
 	holds     bool          // it holds, and the end of that was not counted yet
 	works     bool          // a function of its caller runs under it
@@ -53,6 +53,7 @@ type Ticket struct {
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
 	recheck   chan struct{} // asks the waiting caller to look again
+	opening   func()        // ends its opening of watches, for the same reason; see opens
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
 	hold      *lease.Hold   // once held
 	stay      *stay         // once staying
@@ -74,7 +75,7 @@ type generation struct {
 func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, takenUp bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := q.groups[name].takeUpLocked(l, k); t != nil {
+	if t := q.groups[name].takeUpLocked(k); t != nil {
 		return t, true
 	}
 	return q.newTicketLocked(l, k, name, value), false
@@ -149,6 +150,9 @@ func (t *Ticket) recheckNow() {
 func (t *Ticket) recheckLocked() {
 	select {
 	case t.recheck <- struct{}{}:
+		if t.opening != nil {
+			t.opening()
+		}
 	default: // it has been asked already, or never waited
 	}
 }

@@ -158,28 +158,15 @@ func (l *Lease) listLocked() (keys, holds []string) {
 	return keys, holds
 }
 
-// LeaveStream moves watches from stream gen to a new one, unless somebody has moved them already. Everyone of this
-// Session that watches another's ticket begins anew there; those of other Sessions follow when they next look.
-func (q *Tickets) LeaveStream(gen int64) {
-	if !q.c.LeaveStream(gen) {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, t := range q.lease.tickets {
-		if t.state == waiting && t.near.key != "" {
-			t.recheckLocked()
-		}
-	}
-}
-
 // group is a Session's tickets of one name, from the first to the last of them.
 type group struct {
 	q *Tickets
 	Keys
 
 	// Guarded by the Tickets' mu.
-	refs     int       // tickets that are not gone
+	refs     int32     // tickets that are not gone
+	flushes  int16     // runs of deletions under way
+	asking   bool      // who holds, see askWhoHolds
 	counter  counter   // of their names
 	holder   *Ticket   // the one that holds, as far as is known: one that was removed may have been granted after it
 	idle     *Ticket   // the one that idles
@@ -187,12 +174,10 @@ type group struct {
 	others   *others   // who else queues, while that matters
 	toDelete []*Ticket // left, in that order
 	goneAt   int64     // the revision of the last confirmed deletion
-	flushes  int       // runs of deletions under way
 	lastErr  error     // what the last deletion failed with
 
 	census map[Class]*census // of the permits, by how many there are
 
-	asking bool          // who holds, see askWhoHolds
 	seen   *Contender    // who was seen to hold
 	seenAt lease.Instant // when
 }

@@ -115,7 +115,7 @@ func (g *group) settle(ctx context.Context, c Class) error {
 		for n > 0 && c.shares(g.toDelete[n-1].kind.Class) {
 			n--
 		}
-		if n == 0 || c.alone() && g.refs > len(g.toDelete)+1 {
+		if n == 0 || c.alone() && int(g.refs) > len(g.toDelete)+1 {
 			q.mu.Unlock()
 			return nil
 		}

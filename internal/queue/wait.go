@@ -134,10 +134,13 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from
 	}
 	ctx, release := t.lease.bound(ctx)
 	defer release()
-	ctx, rechecked := t.untilRecheck(ctx)
 	q.c.KeepStreamOpen(t.group.prefix)
-	from, ended, err = t.open(ctx, near, far, a)
-	if rechecked() {
+	asked := t.opens(release)
+	if !asked {
+		from, ended, err = t.open(ctx, near, far, a)
+	}
+	if t.opens(nil) {
+		<-t.recheck
 		return 0, nil, errRecheck
 	}
 	return from, ended, err
@@ -165,20 +168,14 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from i
 	return max(from, goneAt), nil, nil
 }
 
-// untilRecheck returns ctx, ended early when the waiter is asked to look again; release tells whether it was.
-func (t *Ticket) untilRecheck(ctx context.Context) (until context.Context, release func() (asked bool)) {
-	until, cancel := context.WithCancel(ctx)
-	asked := make(chan bool, 1)
-	go func() { // ends with release, which waits for it
-		select {
-		case <-t.recheck:
-			cancel()
-			asked <- true
-		case <-until.Done():
-			asked <- false
-		}
-	}()
-	return until, func() bool { cancel(); return <-asked }
+// opens says that the watches of a waiter are being opened: who asks it to look again calls cancel. Afterwards, with nil, it
+// reports whether somebody has asked.
+func (t *Ticket) opens(cancel func()) (asked bool) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.opening = cancel
+	return len(t.recheck) > 0
 }
 
 // waitOwn waits for a ticket of the same Session, which is the near one as of a. Where a handoff in memory is possible, that
@@ -257,16 +254,11 @@ func (t *Ticket) standBehind(pred *Ticket) {
 	pred.next = t
 }
 
-// rechecked looks again because a check found the near ticket gone. A watch that has not told by now is taken for stuck.
-// Nothing is asked of etcd when this ticket itself was found gone, or when the watches have moved to another stream: a
-// watch that opens there has what it missed read anyway.
+// rechecked looks again because a check found the near ticket gone, unless it was this ticket itself. A watch that has not
+// told by now is taken for stuck.
 func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead, error) {
-	q, gen := t.group.q, near.Stream
-	switch {
-	case t.isGone():
+	if t.isGone() {
 		return a, errRequeue
-	case gen != q.c.Stream():
-		return a, nil
 	}
 	a, err := t.look(ctx, 0)
 	if err != nil {
@@ -282,7 +274,7 @@ func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead,
 		}
 	default:
 	}
-	q.LeaveStream(gen)
+	near.LeaveStream(t.group.q.c)
 	return a, nil
 }
 
@@ -301,7 +293,7 @@ func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from i
 		return 0, nil
 	}
 	f.generation = p
-	return f.Start(ctx, q.c, q.LeaveStream, p.key, clientv3.WithFilterPut())
+	return f.Start(ctx, q.c, p.key, clientv3.WithFilterPut())
 }
 
 // goneAt takes one answer off the watch: the revision at which the generation was deleted, 0 if it was not. A watch that

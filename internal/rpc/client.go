@@ -38,34 +38,81 @@ func (c *Client) RoundTrip() time.Duration { return time.Duration(c.rtt.Load()) 
 // Closed reports whether the etcd client was closed: nothing can be asked any more.
 func (c *Client) Closed() bool { return c.Ctx().Err() != nil }
 
-// Retry runs one kind of request until it is answered: f gets a context with the time limit of one attempt. A failed
-// attempt is followed by the next, later and with more time, until ctx ends or the error is final.
-func (c *Client) Retry(ctx context.Context, f func(context.Context) error) error {
+// Retry asks until it is answered: ask sends one request, and gets a context with the time limit of one attempt. A failed
+// attempt is followed by the next, later and with more time, until ctx ends or the error is final. After one without an
+// answer two are asked at once, see twice.
+func Retry[T any](ctx context.Context, c *Client, ask func(context.Context) (T, error)) (T, error) {
+	return retry(ctx, c, true, ask)
+}
+
+// RetryAlone is Retry with one request at a time: for one whose own copy may be told that somebody else was first.
+func RetryAlone[T any](ctx context.Context, c *Client, ask func(context.Context) (T, error)) (T, error) {
+	return retry(ctx, c, false, ask)
+}
+
+func retry[T any](ctx context.Context, c *Client, two bool, ask func(context.Context) (T, error)) (T, error) {
 	pace := Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var none T
 	var last error
 	for n := 0; ; n++ {
+		var answer T
+		var err error
 		actx, cancel := context.WithTimeout(ctx, c.AttemptTimeout(n))
-		err := f(actx)
+		if two && errors.Is(last, ErrUnanswered) {
+			answer, err = twice(actx, func(ctx context.Context, _ int) (T, error) { return ask(ctx) }, func(*T) {})
+		} else {
+			answer, err = ask(actx)
+		}
 		cancel()
 		switch {
 		case err == nil:
-			return nil
+			return answer, nil
 		case ctx.Err() != nil:
-			return c.Over(ctx, last)
+			return none, c.Over(ctx, last)
 		case c.Closed():
-			return ErrClientClosed
+			return none, ErrClientClosed
 		case !Transient(err):
-			return err
+			return none, err
 		}
 		last = Unanswered(err)
 		if !pace.Wait(ctx) {
-			return c.Over(ctx, last)
+			return none, c.Over(ctx, last)
 		}
 	}
 }
 
 // lag is by how much a server may be ahead of us in seeing that our deadline has passed.
 const lag = 100 * time.Millisecond
+
+// twice asks two at once and takes the first answer; the other, should there be one, is dropped. The etcd client goes
+// round the members with its requests, and others come in between. So a request that is sent again and again can meet the
+// member that is frozen again and again, where the others come at a regular pace for ever. Of two that are sent together,
+// one meets another member. Both have ended when twice returns.
+func twice[T any](ctx context.Context, ask func(ctx context.Context, nth int) (T, error), drop func(*T)) (T, error) {
+	type reply struct {
+		answer T
+		err    error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	replies := make(chan reply, 2)
+	for nth := range 2 {
+		go func() {
+			answer, err := ask(ctx, nth)
+			replies <- reply{answer, err}
+		}()
+	}
+	first := <-replies
+	if first.err != nil && Transient(first.err) {
+		first = <-replies
+		return first.answer, first.err
+	}
+	cancel()
+	if second := <-replies; second.err == nil {
+		drop(&second.answer)
+	}
+	return first.answer, first.err
+}
 
 // Once makes one attempt: it is for a caller that would rather have the error.
 func (c *Client) Once(ctx context.Context, f func(context.Context) error) error {
@@ -105,11 +152,7 @@ func (c *Client) Late(took time.Duration) bool {
 // anything be concluded: a key that is not there now may have been there then.
 func (c *Client) ReadAt(ctx context.Context, at int64, op func(at int64) clientv3.Op) (answers []*pb.RangeResponse, rev int64, err error) {
 	for {
-		var resp clientv3.OpResponse
-		err := c.Retry(ctx, func(ctx context.Context) (err error) {
-			resp, err = c.Do(ctx, op(at))
-			return err
-		})
+		resp, err := Retry(ctx, c, func(ctx context.Context) (clientv3.OpResponse, error) { return c.Do(ctx, op(at)) })
 		switch {
 		case at > 0 && (errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted)):
 			at = 0

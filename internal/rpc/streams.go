@@ -15,12 +15,30 @@ import (
 )
 
 // This file chooses the stream of the etcd client that watches go to. The client puts watches with equal metadata on
-// one stream, and so on one member; when that member freezes, nothing is told and nothing fails. Then the watches
-// move to a stream with other metadata.
+// one stream, and so on one member; when that member freezes, nothing is told and nothing fails. Then the watches of all
+// Sessions of the client move to a stream with other metadata.
+
+// stream is one of them. Watches are on the same if their contexts derive from the same.
+type stream struct {
+	ctx    context.Context // nobody's: what a caller's context carries would put that caller's watches on another stream
+	cancel context.CancelFunc
+	next   func() *stream // the one after it
+}
+
+func newStream(n int64) *stream {
+	// With the leader required, a member that is cut off from it ends its watches instead of saying nothing.
+	ctx := clientv3.WithRequireLeader(context.Background())
+	if n > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "etcdlock-stream", strconv.FormatInt(n, 10))
+	}
+	s := &stream{next: sync.OnceValue(func() *stream { return newStream(n + 1) })}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	return s
+}
 
 // streams is what the Sessions of one client share, so that they share its watch streams too.
 type streams struct {
-	gen       atomic.Int64 // part of the metadata
+	now       atomic.Pointer[stream]
 	confirmed atomic.Int64 // watches confirmed so far
 	users     int          // guarded by allStreams
 
@@ -32,8 +50,7 @@ type streams struct {
 // anchor is a watch on a key that nobody uses, the bare prefix of some name. The client closes a stream with its last
 // watch, and a waiter that finds none has to have one made before its own watch (see `bench -run turns`).
 type anchor struct {
-	gen    int64
-	cancel context.CancelFunc
+	stream *stream
 	done   chan struct{}
 }
 
@@ -41,40 +58,46 @@ type anchor struct {
 func (st *streams) hold(client *clientv3.Client, key string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	gen, old := st.gen.Load(), st.anchor
-	if st.over || old != nil && old.gen == gen {
+	s, old := st.now.Load(), st.anchor
+	if st.over || old != nil && old.stream == s {
 		return
 	}
-	ctx, cancel := context.WithCancel(streamContext(gen))
-	a := &anchor{gen, cancel, make(chan struct{})}
+	a := &anchor{s, make(chan struct{})}
 	st.anchor = a
-	go func() { // ends when the next anchor, or letGo, cancels it
+	go func() { // ends with its stream
 		defer close(a.done)
 		if old != nil {
-			old.cancel()
 			<-old.done
 		}
 		for {
 			var err error
-			for resp := range client.Watch(ctx, key) {
+			for resp := range client.Watch(s.ctx, key) {
 				err = resp.Err()
 			}
 			refused := err != nil && errors.Is(refusal(err), rpctypes.ErrPermissionDenied)
-			if refused || client.Ctx().Err() != nil || !Sleep(ctx, time.Second) {
+			if refused || client.Ctx().Err() != nil || !Sleep(s.ctx, time.Second) {
 				return
 			}
 		}
 	}()
 }
 
+// letGo ends the stream of now.
 func (st *streams) letGo() {
 	st.mu.Lock()
 	a := st.anchor
 	st.over = true
 	st.mu.Unlock()
+	st.now.Load().cancel()
 	if a != nil {
-		a.cancel()
 		<-a.done
+	}
+}
+
+// leave moves all watches from s to the stream after it, unless somebody has moved them already: those on s end.
+func (st *streams) leave(s *stream) {
+	if st.now.CompareAndSwap(s, s.next()) {
+		s.cancel()
 	}
 }
 
@@ -90,6 +113,7 @@ func streamsOf(client *clientv3.Client) *streams {
 	st := allStreams.of[client]
 	if st == nil {
 		st = new(streams)
+		st.now.Store(newStream(0))
 		allStreams.of[client] = st
 	}
 	st.users++
@@ -126,25 +150,6 @@ func (st *streams) limit(d time.Duration, cancel func()) *time.Timer {
 	timer.Reset(d)
 	return timer
 }
-
-// firstStream is the context of the first stream, shared by all its watches.
-var firstStream = clientv3.WithRequireLeader(context.Background())
-
-// streamContext is what a watch on the stream gen derives its context from. It is nobody's: what a caller's context
-// carries would put that caller's watches on a stream of their own. Who opens a watch ends it, too.
-func streamContext(gen int64) context.Context {
-	if gen == 0 {
-		return firstStream
-	}
-	return metadata.AppendToOutgoingContext(firstStream, "etcdlock-stream", strconv.FormatInt(gen, 10))
-}
-
-// Stream is the number of the stream that watches go to now.
-func (c *Client) Stream() int64 { return c.streams.gen.Load() }
-
-// LeaveStream moves the watches of all Sessions of this etcd client from stream gen to a new one; false if somebody has
-// moved them already. Those who watch follow when they next look.
-func (c *Client) LeaveStream(gen int64) bool { return c.streams.gen.CompareAndSwap(gen, gen+1) }
 
 // KeepStreamOpen keeps the stream of now open from here on, until the last Client of the etcd client is released. Nobody
 // needs to use key.
