@@ -90,7 +90,10 @@ func TestTimeOfTwoThatTakeUpOneIsToldAndSoIsWhoHeldBefore(t *testing.T) {
 				require.Greater(t, now.Modified, now.Token)
 				began := time.Now()
 				require.NoError(t, not.Resume(t.Context(), now.Key, now.Modified))
-				<-has.Context().Done()
+				select {
+				case <-has.Context().Done():
+				case <-time.After(time.Minute):
+				}
 				require.LessOrEqual(t, time.Since(began), 10*time.Second/3)
 				require.ErrorIs(t, has.Unlock(t.Context()), ErrLost)
 				time.Sleep(20 * time.Second)
@@ -160,7 +163,6 @@ func TestTimeAClaimWithoutAnAnswerLeavesNothing(t *testing.T) {
 				}
 				require.NoError(t, <-won)
 				require.NoError(t, waits.Verify(t.Context()))
-				require.Equal(t, s.Lease(), s.Lease())
 			})
 		})
 	}
