@@ -129,9 +129,9 @@ func TestAKeyThatSomebodyPutByHandIsAContender(t *testing.T) {
 	assert.Equal(t, etcdlock.Contender{Identity: "by hand", Token: token, Key: "foreign/somebody", Modified: token}, holder)
 	for what, call := range map[string]func() error{
 		"TryLock": func() error { return m.TryLock(soon(t)) },
-		"Lock":    func() error { return m.Lock(within(t, 300*time.Millisecond)) },
+		"Lock":    func() error { return m.Lock(within(t, time.Second)) },
 		"Campaign": func() error {
-			return etcdlock.NewElection(newSession(t, client), "foreign").Campaign(within(t, 300*time.Millisecond), "x")
+			return etcdlock.NewElection(newSession(t, client), "foreign").Campaign(within(t, time.Second), "x")
 		},
 	} {
 		err := call()

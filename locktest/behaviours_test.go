@@ -112,7 +112,7 @@ func ofEach() []struct {
 			all := w.Queue(name)
 			require.Len(t, all, 1)
 			require.Equal(t, etcdlock.Contender{
-				Identity: s.Identity(), Token: h.Token(), Lease: s.Lease(), Key: all[0].Key, Class: p.class,
+				Identity: s.Identity(), Token: h.Token(), Modified: h.Token(), Lease: s.Lease(), Key: all[0].Key, Class: p.class,
 			}, all[0])
 			require.NotEmpty(t, h.Key())
 		}},

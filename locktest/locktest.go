@@ -130,8 +130,10 @@ func (e *Etcd) queue(name string) (all []etcdlock.Contender, holders int) {
 		if strings.Contains(leaf, "/") {
 			continue // of a name that nests in this one
 		}
-		c := queue.Contender{Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Lease: clientv3.LeaseID(kv.Lease)}
-		all = append(all, etcdlock.Contender{Identity: c.Value, Token: c.Rev, Lease: c.Lease, Key: c.Key, Class: c.Class()})
+		c := queue.Contender{Key: string(kv.Key), Value: string(kv.Value), Rev: kv.CreateRevision, Mod: kv.ModRevision, Lease: clientv3.LeaseID(kv.Lease)}
+		all = append(all, etcdlock.Contender{
+			Identity: c.Value, Token: c.Rev, Modified: c.Mod, Lease: c.Lease, Key: c.Key, Class: c.Class(),
+		})
 	}
 	slices.SortFunc(all, func(a, b etcdlock.Contender) int { return int(a.Token - b.Token) })
 	for _, c := range all {
