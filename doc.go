@@ -1,4 +1,5 @@
-// Package etcdlock is a distributed mutex and a leader election on etcd.
+// Package etcdlock has distributed locks and leader election on etcd: [Mutex], [RWMutex], [Semaphore], several names at once
+// ([LockAll]) and [Election], on one queue.
 //
 // # What can go wrong
 //
@@ -13,7 +14,7 @@
 //     may run a little later: before you write, ask the one that the hold gave you.
 //   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold that excludes it. Send
 //     it along with each write, and let the store refuse a token below the greatest that it has seen: then a late
-//     write is harmless.
+//     write is harmless. Where several hold at once, see [RWMutex] and [Hold.Slot].
 //   - For writes to etcd itself, [Mutex.IsOwner] is a guard: a transaction with it commits only while the hold
 //     lasts.
 //

@@ -61,8 +61,11 @@ type Session struct {
 //	       flush           deletions
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
-//	       census.follow   one for each name and limit of a semaphore that somebody waits for
+//	       census.follow   one for each name and limit of a semaphore that somebody waits for, and for a writer behind readers
 //	       dropSlots       one deletion after a ticket with a number was removed
+//	       mirrorWaiters   one for each name of which somebody has asked for Wanted
+//	       stay.keep       one for an UnlockAfter, until etcd has confirmed it
+//	       All.attempt     one for a deletion of several tickets
 //	       lookWhose       one read after a check found that somebody has written a ticket
 //
 // Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks while it

@@ -2,6 +2,7 @@ package vaultlock_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/stretchr/testify/require"
@@ -31,7 +32,11 @@ func TestALossEndsTheLead(t *testing.T) {
 	lost, err := l.Lock(nil)
 	require.NoError(t, err)
 	etcd.ExpireLeases()
-	<-lost
+	select {
+	case <-lost:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the loss is told")
+	}
 	require.ErrorIs(t, l.Unlock(), etcdlock.ErrLost)
 	lost, err = l.Lock(nil)
 	require.NoError(t, err, "and it can be had again")
