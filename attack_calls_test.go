@@ -3,7 +3,6 @@ package etcdlock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -30,6 +29,16 @@ func (w *world) act(r *rand.Rand, actors *sync.WaitGroup) {
 			actors.Go(func() {
 				for w.pause(some(own, w.ttl/4)) {
 					w.electOnce(own)
+				}
+			})
+		}
+	}
+	if w.may(traitFamily) {
+		for range 3 + r.IntN(6) {
+			own := rand.New(rand.NewPCG(r.Uint64(), 8))
+			actors.Go(func() {
+				for w.pause(some(own, w.ttl/4)) {
+					w.shareOnce(own)
 				}
 			})
 		}
@@ -77,7 +86,11 @@ func (w *world) lockOnce(r *rand.Rand) {
 		return
 	}
 	b := w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
-	w.work(r, b, m.Verify, m.IsOwner)
+	w.work(r, b, m.Verify, one(m.IsOwner))
+	if w.may(traitFamily) && r.IntN(6) == 0 {
+		w.stay(r, sl, m, b)
+		return
+	}
 	rctx, rcancel := w.patience(r, 5)
 	defer rcancel()
 	w.unlock(rctx, r, sl, m, b)
@@ -159,7 +172,7 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 	}
 	w.returned(c, nil)
 	b := w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
-	w.work(r, b, m.Verify, m.IsOwner)
+	w.work(r, b, m.Verify, one(m.IsOwner))
 	left := time.Duration(0)
 	if t := m.held(); t != nil {
 		left = t.Hold().Lease().Left()
@@ -187,7 +200,7 @@ func (w *world) doOnce(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex) {
 	var b *belief
 	err := m.Do(ctx, func(ctx context.Context) error {
 		b = w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
-		w.work(r, b, m.Verify, m.IsOwner)
+		w.work(r, b, m.Verify, one(m.IsOwner))
 		w.end(b)
 		return nil
 	})
@@ -198,7 +211,7 @@ func (w *world) doOnce(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex) {
 }
 
 // work is the time under a hold.
-func (w *world) work(r *rand.Rand, b *belief, verify func(context.Context) error, guard func() clientv3.Cmp) {
+func (w *world) work(r *rand.Rand, b *belief, verify func(context.Context) error, guard func() []clientv3.Cmp) {
 	for range r.IntN(4) {
 		runtime.Gosched()
 		switch r.IntN(4) {
@@ -221,9 +234,9 @@ func (w *world) work(r *rand.Rand, b *belief, verify func(context.Context) error
 }
 
 // write sends a guarded transaction, which may be under way for longer than the hold lasts.
-func (w *world) write(r *rand.Rand, b *belief, guard clientv3.Cmp) {
+func (w *world) write(r *rand.Rand, b *belief, guard []clientv3.Cmp) {
 	ctx, cancel := context.WithTimeout(context.Background(), some(r, w.ttl))
 	defer cancel()
 	w.logf("s%d writes under %s@%d", b.slot.id, b.name, b.token)
-	_, _ = b.client.client.Txn(ctx).If(guard).Then(clientv3.OpPut(guarded+b.name, fmt.Sprint(b.token))).Commit()
+	_, _ = b.client.client.Txn(ctx).If(guard...).Then(clientv3.OpPut(guarded+b.name, b.mark())).Commit()
 }

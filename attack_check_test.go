@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // This file judges: what the library tells against what the store has had.
@@ -27,6 +29,7 @@ type ticketID struct {
 // ticketFate is what became of a ticket.
 type ticketFate struct {
 	removed *memetcd.Commit // nil while it is in the store
+	lost    *belief         // the hold that was lost while it was there, if that is noted
 }
 
 // belief is a hold as its holder knows it, from the return of the call that took it to the call that gives it back.
@@ -45,6 +48,12 @@ type belief struct {
 	began   time.Time
 	since   int64 // what the store had when it began, at least
 	killed  bool  // whether it has been found over, and need not have been
+
+	set    *[]*belief      // the holds that are one with this one, if there are any; guarded by the world's mu
+	wanted <-chan struct{} // what it was told who waits, if it has asked
+	asked  time.Time       // when
+	number string          // the number that it has of a semaphore, if any
+	over   time.Time       // when its context ended, if that is noted
 }
 
 func (b *belief) id() ticketID { return ticketID{b.key, b.token} }
@@ -55,8 +64,8 @@ func (b *belief) String() string {
 
 // lease is the part of a ticket's key that names its lease.
 func (id ticketID) lease() string {
-	lease, _, _ := strings.Cut(id.key[strings.LastIndexByte(id.key, '/')+1:], "-")
-	return lease
+	parts := strings.Split(id.leaf(), "-")
+	return parts[max(len(parts)-2, 0)]
 }
 
 func (w *world) now() time.Time { return time.Now() }
@@ -81,8 +90,12 @@ func (w *world) believe(sl *slot, name string, ctx context.Context, token int64,
 	if _, ok := ctx.(*lease.Hold); !ok && !w.closed(sl) {
 		w.violate("not held and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
 	}
-	b := &belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex}
-	live := ctx.Err() == nil
+	return w.begins(&belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex})
+}
+
+// begins notes a belief.
+func (w *world) begins(b *belief) *belief {
+	sl, live := b.slot, b.ctx.Err() == nil
 	b.since = w.etcd.Rev()
 	w.mu.Lock()
 	b.client, b.began = sl.client, time.Now()
@@ -95,6 +108,7 @@ func (w *world) believe(sl *slot, name string, ctx context.Context, token int64,
 			same = o
 		}
 	}
+	w.noteEndLocked(b)
 	w.mu.Unlock()
 	if same != nil {
 		w.judgeLoss(same)
@@ -117,7 +131,8 @@ func (w *world) judgeHold(b *belief) {
 	if w.tickets[b.id()] != nil && w.tickets[b.id()].removed != nil {
 		return // judged by its removal
 	}
-	found, lower := false, ""
+	found := false
+	var before []string
 	for _, kv := range kvs {
 		id := ticketID{string(kv.Key), kv.CreateRevision}
 		switch {
@@ -125,18 +140,16 @@ func (w *world) judgeHold(b *belief) {
 		case id == b.id():
 			found = true
 		case kv.CreateRevision >= b.token:
-		case b.mutex && id.lease() == b.id().lease() && !w.believedLocked(id): // handed over in memory
+		case b.mutex && id.class() == queue.Exclusive && id.lease() == b.id().lease() && !w.believedLocked(id) && w.stays[id] == nil: // handed over in memory
 		default:
-			lower = fmt.Sprintf("%s@%d", id.key, id.rev)
+			before = append(before, fmt.Sprintf("%016x %s", id.rev, id.leaf()))
 		}
 	}
-	if !found || lower != "" {
-		w.violateLocked("not the lowest", "%v at revision %d: found %v, lower %q", b, rev, found, lower)
+	slices.Sort(before)
+	if !found || !holdTogether(append(before, fmt.Sprintf("%016x %s", b.token, b.id().leaf()))) {
+		w.violateLocked("not the lowest", "%v at revision %d: found %v, before it %q", b, rev, found, before)
 	}
-	if last := w.tokens[b.name]; b.token < last || b.token == last && b.slot.linger == 0 {
-		w.violateLocked("a token that is not greater", "%v after %d", b, last)
-	}
-	w.tokens[b.name] = max(w.tokens[b.name], b.token)
+	w.judgeTokenLocked(b)
 }
 
 func (w *world) believedLocked(id ticketID) bool {
@@ -148,26 +161,29 @@ func (w *world) believedLocked(id ticketID) bool {
 	return false
 }
 
-// judgeAlone looks for another hold that is believed in. Where an operator has removed a ticket, its holder may be the
-// one that does not know yet.
+// judgeAlone looks for another hold that is believed in and excludes this one. Where an operator has removed a ticket, its
+// holder may be the one that does not know yet.
 func (w *world) judgeAlone(b *belief) {
 	w.mu.Lock()
 	var others []*belief
 	for o := range w.beliefs {
-		if o != b && o.name == b.name {
+		if o.name == b.name {
 			others = append(others, o)
 		}
 	}
 	w.mu.Unlock()
+	others = slices.DeleteFunc(others, func(o *belief) bool { return o.ctx.Err() != nil })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var together []string
 	for _, o := range others {
-		if b.ctx.Err() != nil || o.ctx.Err() != nil {
-			continue
+		if _, there := w.beliefs[o]; there && !w.removedLocked(o) {
+			together = append(together, fmt.Sprintf("%016x %s", o.token, o.id().leaf()))
 		}
-		w.mu.Lock()
-		if _, there := w.beliefs[o]; there && !w.removedLocked(b) && !w.removedLocked(o) {
-			w.violateLocked("two holders", "%v and %v", b, o)
-		}
-		w.mu.Unlock()
+	}
+	slices.Sort(together)
+	if b.ctx.Err() == nil && !holdTogether(together) {
+		w.violateLocked("two holders", "%v among %q", b, together)
 	}
 }
 
@@ -176,6 +192,7 @@ func (w *world) removedLocked(b *belief) bool { return w.fateLocked(b.id()).remo
 // end notes that a hold is about to be given back.
 func (w *world) end(b *belief) {
 	w.judgeLoss(b)
+	w.judgeWanted(b)
 	live := b.ctx.Err() == nil
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -198,12 +215,15 @@ func (w *world) committed(c memetcd.Commit) {
 		id := ticketID{key, ev.PrevKv.CreateRevision}
 		w.logLocked("  %d: delete %s@%d (%s)", c.Rev, id.key, id.rev, c.Cause)
 		w.fateLocked(id).removed = &c
+		w.judgeStayLocked(id, c)
+		w.judgeMarginLocked(id, c)
 		for b := range w.beliefs {
 			if b.id() == id {
 				hit = append(hit, b)
 			}
 		}
 	}
+	w.judgeQueuesLocked(c)
 	w.mu.Unlock()
 	for _, b := range hit {
 		if c.Cause == memetcd.ByOperator || b.ctx.Err() != nil {
@@ -231,7 +251,7 @@ func (w *world) judgePutLocked(ev *mvccpb.Event, rev int64) {
 	}
 	for b := range w.beliefs {
 		// What was committed before the hold began may be told of after it.
-		if b.name == name && rev > b.since && fmt.Sprint(b.token) != string(ev.Kv.Value) && !w.removedLocked(b) && b.ctx.Err() == nil {
+		if b.name == name && rev > b.since && b.excludes(string(ev.Kv.Value)) && !w.removedLocked(b) && b.ctx.Err() == nil {
 			w.violateLocked("a guard of an earlier hold", "%s written under %s while %v", key, ev.Kv.Value, b)
 		}
 	}

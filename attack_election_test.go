@@ -70,7 +70,7 @@ func (w *world) lead(r *rand.Rand, sl *slot, e *Election, b *belief) {
 		if r.IntN(3) > 0 {
 			w.proclaim(r, sl, e, b)
 		} else {
-			w.work(r, b, e.Verify, e.IsOwner)
+			w.work(r, b, e.Verify, one(e.IsOwner))
 		}
 		runtime.Gosched()
 	}

@@ -120,6 +120,7 @@ func (w *world) fresh() {
 			}
 		}
 	}
+	w.freshFamily(ctx)
 	time.Sleep(2 * time.Second) // what lingers
 	w.empty("after a fresh lock")
 }

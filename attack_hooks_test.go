@@ -18,6 +18,7 @@ type heard struct {
 	begun, ended int
 	lost, failed uint64
 	holds        map[ticketID]int // holds that go on; those of one tenure have one ticket
+	sets         map[ticketID]int // how often a name of LockAll has ended
 	wrong        []any
 }
 
@@ -44,6 +45,8 @@ func (h *heard) hooks() Hooks {
 			defer h.mu.Unlock()
 			if e.Kind != "lockall" {
 				h.holds[ticketID{e.Key, e.Token}]--
+			} else {
+				h.sets[ticketID{e.Key, e.Token}]++
 			}
 			if e.Ending == EndingLost {
 				h.lost++
@@ -67,6 +70,19 @@ func (h *heard) hooks() Hooks {
 
 // judgeHeard is for the end, when every call has returned and all Sessions are closed.
 func (w *world) judgeHeard() {
+	ended := map[ticketID]int{}
+	for _, h := range w.heard {
+		h.mu.Lock()
+		for id, n := range h.sets {
+			ended[id] += n
+		}
+		h.mu.Unlock()
+	}
+	for _, b := range w.sets {
+		if n := ended[b.id()]; n != 1 {
+			w.violate("hooks", "%v, of LockAll, ended %d times", b, n)
+		}
+	}
 	for _, h := range w.heard {
 		st := h.s.Stats()
 		h.mu.Lock()

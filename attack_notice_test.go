@@ -23,6 +23,7 @@ func (w *world) watchOver() {
 		w.mu.Unlock()
 		for _, b := range beliefs {
 			w.judgeLoss(b)
+			w.judgeWanted(b)
 		}
 		w.mu.Lock()
 		for _, sl := range w.slots {
@@ -85,7 +86,7 @@ func (w *world) phantomLocked(b *belief) string {
 	var ahead ticketID
 	for id, f := range w.tickets {
 		leaf, under := strings.CutPrefix(id.key, b.name+"/")
-		after := f.removed == nil || f.removed.Rev >= own.Rev
+		after := (f.removed == nil || f.removed.Rev >= own.Rev) && (id.class() != b.id().class() || id.class() == queue.Exclusive)
 		if under && !strings.Contains(leaf, "/") && id.rev < b.token && id.rev > ahead.rev && after {
 			ahead = id
 		}
@@ -106,7 +107,7 @@ func (w *world) judgeLoss(b *belief) {
 	}
 	hold, ok := b.ctx.(*lease.Hold)
 	alive := ok && hold.Lease().Alive()
-	if kv := w.etcd.Key(b.key); alive && kv != nil && kv.CreateRevision == b.token {
+	if alive && w.isThere(b) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !b.killed {

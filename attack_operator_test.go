@@ -66,7 +66,11 @@ func (w *world) deeds() (all []func(r *rand.Rand)) {
 		}
 	})
 	add(traitForeign, func(r *rand.Rand) {
-		key := fmt.Sprintf("%s/foreign-%d", lockNames[r.IntN(len(lockNames))], r.IntN(3))
+		leaves := []string{"foreign-%d"}
+		if w.may(traitFamily) {
+			leaves = append(leaves, "read-by-hand-%d", "of-3-by-hand-%d", "of-3-w2-a-1%d", "of-3-slot/%d", "read-%d/below")
+		}
+		key := lockNames[r.IntN(3)] + "/" + fmt.Sprintf(leaves[r.IntN(len(leaves))], r.IntN(3))
 		w.logf("operator: put %s", key)
 		w.etcd.Put(key, "foreign", 0)
 		w.pause(some(r, w.ttl))

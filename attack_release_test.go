@@ -23,12 +23,20 @@ func (w *world) judgeRelease(b *belief, what string, err error) {
 	kv := w.etcd.Key(b.key) // the log may be late with what the store has done
 	there := kv != nil && kv.CreateRevision == b.token
 	text := fmt.Sprintf("%s of %v (alive: %v): %v; removed: %v", what, b, b.live, err, removed)
+	if b.set != nil && errors.Is(err, ErrLost) { // of which one name was
+		for _, o := range *b.set {
+			if r := w.fateLocked(o.id()).removed; r != nil && r.Cause != memetcd.ByRequest && r.Cause != memetcd.ByRevoke {
+				return
+			}
+			unsure = unsure || !w.unclean[o.key].Before(o.ended)
+		}
+	}
 	switch {
 	case err == nil && !b.live:
 		w.violateLocked("released and was lost", "%s", text)
-	case err == nil && !lingers && there:
+	case err == nil && !lingers && there && w.stays[b.id()] == nil:
 		w.violateLocked("released and is there", "%s", text)
-	case err == nil && !lingers && removed != nil && !ours && !unsure:
+	case err == nil && !lingers && removed != nil && !ours && !unsure && w.stays[b.id()] == nil:
 		w.violateLocked("released and others had removed it", "%s", text)
 	case errors.Is(err, ErrLost) && b.live && ours && removed.Cause == memetcd.ByRevoke:
 		w.violateLocked("lost by Close", "%s", text)

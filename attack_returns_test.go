@@ -17,6 +17,10 @@ type call struct {
 	began time.Time
 	ends  time.Time // when it must have returned, if not zero
 	why   string    // what ends it then
+
+	names []string // of a call that takes them only if they are free: what it may say is that they are not
+	leaf  string   // the leaf that it would put
+	busy  bool     // whether they were not at any time
 }
 
 // calling notes a call that has to return with its context.

@@ -48,6 +48,10 @@ type world struct {
 	leftEarly  map[int]time.Time    // when a call of this slot last did not wait for an answer
 	asleep     time.Time            // when the machine was last suspended
 	slowest    time.Duration        // of the round trips that a Session has measured
+	stays      map[ticketID]*stayed // of holds that were given back with UnlockAfter
+	queues     map[string]*lined    // of the names that several primitives share
+	numbers    map[string]int64     // the greatest token of each number of a semaphore
+	sets       []*belief            // the holds that LockAll has returned, one for each name
 	calm       bool
 	late       time.Time // when the last request that is under way arrives
 }
@@ -71,6 +75,9 @@ type slot struct {
 	linger time.Duration
 	locks  []*Mutex
 	leads  []*Election
+	reads  []*RWMutex
+	sems   []*Semaphore
+	margin time.Duration
 }
 
 var (
@@ -96,6 +103,8 @@ const (
 	traitLinger
 	traitSlowAdopt
 	traitOneName
+	traitFamily
+	traitMargin
 )
 
 func newWorld(seed uint64) *world {
@@ -109,6 +118,7 @@ func newWorld(seed uint64) *world {
 		clients: map[int]*attackClient{}, running: map[*call]struct{}{}, beliefs: map[*belief]struct{}{},
 		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{}, leftEarly: map[int]time.Time{},
 		tickets: map[ticketID]*ticketFate{}, proclaims: map[ticketID]*proclaims{},
+		stays: map[ticketID]*stayed{}, queues: map[string]*lined{}, numbers: map[string]int64{},
 	}
 	w.length = w.ttl * time.Duration(2+r.IntN(5))
 	return w
@@ -132,6 +142,9 @@ func (w *world) run() {
 		sl := &slot{id: i, client: client}
 		if w.may(traitLinger) && r.IntN(2) == 0 {
 			sl.linger = time.Duration(1+r.IntN(1000)) * time.Millisecond
+		}
+		if w.may(traitMargin) && r.IntN(2) == 0 {
+			sl.margin = time.Duration(r.Int64N(int64(w.ttl / 4)))
 		}
 		w.open(sl, r)
 		w.slots = append(w.slots, sl)
@@ -160,9 +173,9 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), w.ttl)
 	defer cancel()
 	c := w.calling(ctx, sl.id, "NewSession")
-	told := &heard{slot: sl, ttl: w.ttl, holds: map[ticketID]int{}}
+	told := &heard{slot: sl, ttl: w.ttl, holds: map[ticketID]int{}, sets: map[ticketID]int{}}
 	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger),
-		WithHooks(told.hooks()))
+		WithMargin(sl.margin), WithHooks(told.hooks()))
 	w.returned(c, err)
 	if err != nil {
 		return false
@@ -173,12 +186,16 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 			locks = append(locks, NewMutex(s, name))
 		}
 	}
+	reads, sems := w.family(s)
+	for _, m := range reads {
+		locks = append(locks, &m.Mutex)
+	}
 	for _, name := range leaderName {
 		leads = append(leads, NewElection(s, name))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	sl.s, sl.locks, sl.leads = s, locks, leads
+	sl.s, sl.locks, sl.leads, sl.reads, sl.sems = s, locks, leads, reads, sems
 	told.s = s
 	w.heard = append(w.heard, told)
 	return true

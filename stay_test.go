@@ -107,6 +107,56 @@ func TestTimeNobodyTakesAStayingTicketForItsOwn(t *testing.T) {
 	})
 }
 
+// The move to a lease of its own is a write: neither the checks nor a look that they have asked for may take it for that of somebody who
+// has taken the ticket up.
+func TestTimeAStayingTicketIsNotTakenForAnothers(t *testing.T) {
+	stays := func(t *testing.T, s *Session, begin time.Time) {
+		t.Helper()
+		require.NoError(t, NewMutex(s, "a").Lock(t.Context()))
+		require.InDelta(t, 10*time.Second, time.Since(begin), float64(20*time.Millisecond))
+	}
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(3 * time.Second)
+		m := NewMutex(s, "a")
+		require.NoError(t, m.Lock(t.Context()))
+		begin := time.Now()
+		require.NoError(t, m.UnlockAfter(t.Context(), 10*time.Second))
+		asked := 0
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Kind == memetcd.Range {
+				asked++
+			}
+			return v
+		})
+		time.Sleep(5 * time.Second) // renewals, with their checks
+		etcd.Judge(nil)
+		require.Zero(t, asked, "nobody asks whose it is")
+		stays(t, s, begin)
+	})
+	t.Run("by a look that was on its way", func(t *testing.T) {
+		found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+			s := open(3 * time.Second)
+			m := NewMutex(s, "a")
+			require.NoError(t, m.Lock(t.Context()))
+			key, asked := m.Key(), make(chan struct{}, 1)
+			etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+				if q.Kind == memetcd.Range && q.Keys[0] == key {
+					v.Delay = 100 * time.Millisecond
+					asked <- struct{}{}
+				}
+				return v
+			})
+			etcd.Put(key, "by hand", int64(s.Lease()))
+			<-asked // whose it is
+			etcd.Judge(nil)
+			begin := time.Now()
+			require.NoError(t, m.UnlockAfter(t.Context(), 10*time.Second))
+			time.Sleep(5 * time.Second)
+			stays(t, s, begin)
+		})
+	})
+}
+
 func TestTimeTheGuardOfAHoldThatStaysIsFalse(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(3 * time.Second)

@@ -82,7 +82,7 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 	defer q.mu.Unlock()
 	for i, p := range probes {
 		kv := generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev)
-		if p.written = kv != nil && !p.ahead && kv.ModRevision > p.t.mod; kv == nil || p.written {
+		if p.written = kv != nil && !p.ahead && kv.ModRevision > p.t.mod && p.t.state != staying; kv == nil || p.written {
 			gone = append(gone, p)
 		}
 	}

@@ -155,8 +155,12 @@ func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 
 // takenLocked reports whether kv, which is this ticket, shows that another Session has taken it up: nobody else puts it on
 // another lease, or writes it on a lease that others use. On a lease of our own it is somebody who writes by hand; then the
-// ticket stays ours, as it does when that takes it off its lease.
+// ticket stays ours, as it does when that takes it off its lease. One that stays is on its way to another lease by our own
+// hand, and for nobody to take up.
 func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
+	if t.state == staying {
+		return false
+	}
 	switch clientv3.LeaseID(kv.Lease) {
 	case 0:
 		return false
