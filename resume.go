@@ -20,8 +20,8 @@ import (
 //   - The earlier holder has ended, or knows that it does not hold. A Session that still lives notices within TTL/3 and a
 //     round trip that its ticket was taken up, and its hold ends with ErrLost; in between both believe to hold. Its Unlock
 //     deletes the ticket for as long as it has not noticed.
-//   - Both holds have the same token, and the guard of the earlier one stays true. A store that fences by it cannot tell what
-//     the earlier holder sent late from what this one sends.
+//   - Both holds have the same token. A store that fences by it cannot tell what the earlier holder sent late from what this
+//     one sends. The guard of the earlier lead of an Election stays true; that of a Mutex is not true any more.
 //
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
 // request that is late arrives, unless it never got to this Session's lease. Where the Session was given the lease that the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
@@ -218,5 +219,95 @@ func TestTimeAProclaimDoesNotTakeTheTicketBack(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "one", l.Value)
 		require.NoError(t, taker.Verify(t.Context()))
+	})
+}
+
+// The key of a ticket that was taken up stays. Who held by it before, and knows that, does not take it for a new one of its own.
+func TestTimeWhoLostATicketToAnotherSessionQueuesAnew(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(10*time.Second))
+		m, led := NewMutex(s, "m"), NewElection(s, "led")
+		require.NoError(t, m.Lock(t.Context()))
+		require.NoError(t, led.Campaign(t.Context(), "one"))
+		taker := e.session(t, WithTTL(10*time.Second))
+		has, leads := NewMutex(taker, "m"), NewElection(taker, "led")
+		require.NoError(t, has.Resume(t.Context(), m.Key(), m.Token()))
+		require.NoError(t, leads.Resume(t.Context(), led.Key(), led.Token()))
+		<-m.Context().Done()
+		<-led.Context().Done()
+		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+		// What clears up after a put that never arrived does not meet the key.
+		e.only("write", fault{lost: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.Error(t, m.Lock(ctx))
+		e.bends(nil)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, has.Verify(t.Context()))
+		for name, call := range map[string]func(context.Context) error{
+			"TryLock": m.TryLock, "Lock": m.Lock,
+			"Campaign": func(ctx context.Context) error { return led.Campaign(ctx, "two") },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			require.Error(t, call(ctx), name)
+			cancel()
+		}
+		time.Sleep(20 * time.Second)
+		require.NoError(t, has.Verify(t.Context()))
+		require.NoError(t, leads.Verify(t.Context()))
+		require.NoError(t, has.Unlock(t.Context()))
+		require.NoError(t, m.Lock(t.Context()))
+	})
+}
+
+// A put whose answer was lost is sent again, and finds the ticket where another Session has taken it up meanwhile.
+func TestTimeATicketThatWasTakenUpBeforeItsPutWasAnsweredIsNotOurs(t *testing.T) {
+	for name, take := range map[string]func(s *Session) error{
+		"Lock":    func(s *Session) error { return NewMutex(s, "m").Lock(context.Background()) },
+		"LockAll": func(s *Session) error { _, err := LockAll(context.Background(), s, "m", "n"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s, taker := e.session(t, WithTTL(10*time.Second)), e.session(t, WithTTL(10*time.Second))
+				first := true
+				e.Judge(func(r memetcd.Request) memetcd.Verdict {
+					lost := first && puts(r)
+					first = first && !lost
+					return memetcd.Verdict{AnswerLost: lost}
+				})
+				got := make(chan error, 1)
+				go func() { got <- take(s) }()
+				synctest.Wait()
+				m := NewMutex(taker, "m")
+				left, err := m.Holder(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, m.Resume(t.Context(), left.Key, left.Modified))
+				time.Sleep(20 * time.Second)
+				require.Empty(t, got)
+				require.NoError(t, m.Verify(t.Context()))
+				require.NoError(t, m.Unlock(t.Context()))
+				require.NoError(t, soon(t, got))
+			})
+		})
+	}
+}
+
+func TestTimeTheGuardOfAHoldThatWasTakenUpIsTrue(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := NewMutex(e.session(t), "m")
+		require.NoError(t, m.Lock(t.Context()))
+		taker := e.session(t)
+		has := NewMutex(taker, "m")
+		require.NoError(t, has.Resume(t.Context(), m.Key(), m.Token()))
+		holds := func(guard clientv3.Cmp) bool {
+			resp, err := taker.client.Txn(t.Context()).If(guard).Commit()
+			require.NoError(t, err)
+			return resp.Succeeded
+		}
+		require.True(t, holds(has.IsOwner()))
+		require.False(t, holds(m.IsOwner()), "its ticket was written since")
+		guard := has.IsOwner()
+		require.NoError(t, has.Unlock(t.Context()))
+		require.False(t, holds(guard))
 	})
 }

@@ -166,6 +166,10 @@ func (s *All) found(answers []*pb.ResponseOp) bool {
 			same = false
 			continue
 		}
+		if t.foundTaken(kv) {
+			same = false
+			continue
+		}
 		t.placed(kv.CreateRevision)
 		if rev == 0 {
 			rev = kv.CreateRevision

@@ -119,14 +119,31 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 	return t.look(ctx, rev) // names nest here
 }
 
-// found takes the key that is there already for this ticket; false if it has not the ticket's value, and has to go.
+// found takes the key that is there already for this ticket; false if it has not the ticket's value, and has to go, or if
+// another Session has taken it up before we knew that it was there.
 func (t *Ticket) found(kv *mvccpb.KeyValue) bool {
+	if t.foundTaken(kv) {
+		return false
+	}
 	t.placed(kv.CreateRevision)
 	if string(kv.Value) == t.value {
 		return true
 	}
 	t.late()
 	return false
+}
+
+func (t *Ticket) foundTaken(kv *mvccpb.KeyValue) bool {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.mod = kv.CreateRevision // as we have written it
+	if !t.takenLocked(kv) {
+		return false
+	}
+	t.lease.burnLocked(t.n)
+	t.goneLocked(0) // nothing of ours is there to delete
+	return true
 }
 
 // leaseGone turns etcd's refusal of a dead lease into the loss that it is.

@@ -46,7 +46,7 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			return lease.ErrLost
 		}
 		if id := clientv3.LeaseID(kv.Lease); id != t.lease.ID && id != 0 || id != 0 && t.lease.shared && sure && once {
-			t.Removed(0) // another Session has taken it up, see takenLocked
+			t.takenUp()
 			return lease.ErrLost
 		}
 		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.

@@ -114,7 +114,7 @@ func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 	if t.kind.Elects { // whose value changes
 		return clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), true
 	}
-	return clientv3.Compare(clientv3.ModRevision(t.key), "=", t.rev), true
+	return clientv3.Compare(clientv3.ModRevision(t.key), "=", t.mod), true // which is later than rev if it was taken up
 }
 
 // Guards are the comparisons that are true while all that it holds exists, nil if it does not hold.
@@ -156,7 +156,7 @@ func (t *Ticket) ask(ctx context.Context) error {
 		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {
 			t.Removed(resp.Header.Revision)
 		} else if t.taken(kv) {
-			t.Removed(0)
+			t.takenUp()
 		}
 	}
 	return err
