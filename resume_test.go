@@ -311,3 +311,15 @@ func TestTimeTheGuardOfAHoldThatWasTakenUpIsTrue(t *testing.T) {
 		require.False(t, holds(guard))
 	})
 }
+
+func TestTimeAHoldOfSeveralNamesSeesThatOneWasTakenUp(t *testing.T) {
+	found(t, func(t *testing.T, _ *memetcd.Server, open func(time.Duration) *Session) {
+		h, err := LockAll(t.Context(), open(time.Minute), "a", "b")
+		require.NoError(t, err)
+		m := NewMutex(open(time.Minute), "b")
+		require.NoError(t, m.Resume(t.Context(), h.Keys()[1], h.Token()))
+		require.ErrorIs(t, h.Verify(t.Context()), ErrLost)
+		require.ErrorIs(t, h.Release(t.Context()), ErrLost)
+		require.NoError(t, m.Verify(t.Context()), "it is not deleted with the others")
+	})
+}

@@ -58,6 +58,10 @@ func (q *Tickets) acquireAll(
 			return nil, nil, "", err
 		}
 		s := q.newAll(l, k, names, value)
+		if err := q.over(); err != nil { // as in acquire
+			s.forget()
+			return nil, nil, "", err
+		}
 		behind, err := s.enqueue(ctx)
 		if err == nil {
 			err = s.wait(ctx, behind)

@@ -133,7 +133,7 @@ func (s *All) ask(ctx context.Context) error {
 	c := s.of().c
 	ops := make([]clientv3.Op, len(s.tickets))
 	for i, t := range s.tickets {
-		ops[i] = clientv3.OpGet(t.key, clientv3.WithKeysOnly())
+		ops[i] = clientv3.OpGet(t.key) // with its lease, as in Ticket.ask
 	}
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		return c.Txn(ctx).Then(ops...).Commit()
@@ -142,9 +142,7 @@ func (s *All) ask(ctx context.Context) error {
 		return err
 	}
 	for i, t := range s.tickets {
-		if generationOf(resp.Responses[i].GetResponseRange().Kvs, t.key, t.rev) == nil {
-			t.Removed(resp.Header.Revision)
-		}
+		t.shown(resp.Responses[i].GetResponseRange().Kvs, resp.Header.Revision)
 	}
 	return nil
 }

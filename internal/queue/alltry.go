@@ -33,6 +33,10 @@ func (q *Tickets) acquireAllIfFree(
 			return nil, nil, "", err
 		}
 		s := q.newAll(l, k, names, value)
+		if err := q.over(); err != nil { // as in acquire
+			s.forget()
+			return nil, nil, "", err
+		}
 		by, in, err := s.try(ctx)
 		switch {
 		case err == nil && by != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
@@ -153,13 +154,18 @@ func (t *Ticket) ask(ctx context.Context) error {
 		return c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
 	})
 	if err == nil {
-		if kv := generationOf(resp.Kvs, t.key, t.rev); kv == nil {
-			t.Removed(resp.Header.Revision)
-		} else if t.taken(kv) {
-			t.takenUp()
-		}
+		t.shown(resp.Kvs, resp.Header.Revision)
 	}
 	return err
+}
+
+// shown takes in what a read of the key, with its lease, has shown as of rev: that the ticket is gone, or another's now.
+func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
+	if kv := generationOf(kvs, t.key, t.rev); kv == nil {
+		t.Removed(rev)
+	} else if t.taken(kv) {
+		t.takenUp()
+	}
 }
 
 // ended is why a hold is over.
