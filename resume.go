@@ -24,8 +24,9 @@ import (
 //     one sends. The guard of the earlier lead of an Election stays true; that of a Mutex is not true any more.
 //
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
-// request that is late arrives, unless it never got to this Session's lease. Where the Session was given the lease that the
-// ticket is on (WithLease), it stays instead. The value must not hold: ErrLocked says that it does.
+// request that is late arrives, unless it never got to this Session's lease; so this Session does not take up the same ticket
+// again, and says so, but another can. Where the Session was given the lease that the ticket is on (WithLease), it stays
+// instead. The value must not hold: ErrLocked says that it does.
 func (m *Mutex) Resume(ctx context.Context, key string, rev int64) error {
 	if t := m.held(); m.begin(ctx, "resume") == nil && t != nil {
 		return m.occupied(t)

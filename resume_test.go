@@ -323,3 +323,60 @@ func TestTimeAHoldOfSeveralNamesSeesThatOneWasTakenUp(t *testing.T) {
 		require.NoError(t, m.Verify(t.Context()), "it is not deleted with the others")
 	})
 }
+
+// What was sent to clean up after a claim that was not answered may arrive at any time. It must not meet a ticket that the
+// same Session has taken up since.
+func TestTimeAClaimThatWasGivenUpIsNotMadeAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		key, token, _, won := leftBehind(t, e, 10*time.Minute)
+		s := e.session(t, WithTTL(30*time.Second))
+		n := 0
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if r.Kind == memetcd.Txn && r.Write && r.Client == 3 {
+				n++
+				return memetcd.Verdict{Lost: n == 1, Delay: map[int]time.Duration{2: 5 * time.Second}[n]}
+			}
+			return memetcd.Verdict{}
+		})
+		led := NewElection(s, "led")
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, led.Resume(ctx, key, token), context.DeadlineExceeded)
+		for range 4 { // also when the deletion was confirmed by its second request
+			err := led.Resume(t.Context(), key, token)
+			require.ErrorContains(t, err, "another Session can")
+			require.NotErrorIs(t, err, ErrTaken, "it is there")
+			time.Sleep(time.Second)
+		}
+		another := NewElection(e.session(t), "led")
+		require.NoError(t, another.Resume(t.Context(), key, token))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, another.Verify(t.Context()))
+		require.Empty(t, won)
+	})
+}
+
+// Nor what is sent after a put of this Session's own, which is deleted by its name.
+func TestTimeAStrayOfItsOwnIsNotTakenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(time.Minute))
+		n := 0
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if !puts(r) {
+				return memetcd.Verdict{}
+			}
+			n++
+			return memetcd.Verdict{Delay: 3 * time.Second, Lost: n > 1}
+		})
+		m := NewMutex(s, "m")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Error(t, m.Lock(ctx))
+		time.Sleep(4 * time.Second)
+		e.Judge(nil)
+		stray, err := m.Holder(t.Context())
+		require.NoError(t, err)
+		require.ErrorIs(t, m.Resume(t.Context(), stray.Key, stray.Modified), ErrTaken)
+		require.NoError(t, m.Lock(t.Context()), "the sweep removes it")
+	})
+}

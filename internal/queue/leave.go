@@ -76,6 +76,9 @@ func (t *Ticket) startLeavingLocked() bool {
 	t.byHolder = t.state == idle || t.state == held && !t.hold.Lost()
 	if t.state == sending {
 		t.lateLocked()
+		if t.claimed {
+			t.lease.claims[t.key] = true
+		}
 	}
 	t.moveLocked(left)
 	// Nobody can gain from an early deletion when the hold goes on to a ticket of this Session: it is sent with

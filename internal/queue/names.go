@@ -80,7 +80,7 @@ func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
 func (t *Ticket) lateLocked() {
 	t.lease.names.late = true
 	t.lease.burnLocked(t.n)
-	if t.claimed && !t.lease.shared {
+	if t.claimed && !t.lease.shared && !t.lease.claims[t.key] {
 		t.lease.claims[t.key] = false
 	}
 }

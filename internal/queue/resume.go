@@ -25,6 +25,10 @@ import (
 // ErrTaken says that a ticket is not there, or was written since.
 var ErrTaken = errors.New("etcdlock: taken up already, or gone")
 
+// errUnsettled says that a deletion may be under way which would meet the ticket on this lease.
+var errUnsettled = errors.New("an earlier Resume of this ticket by this Session was not answered, and what cleans up after it " +
+	"may still arrive: another Session can take it up")
+
 // Resume claims the ticket key, as it was written at revision rev, and waits for its turn, if it does not hold already.
 func (q *Tickets) Resume(ctx context.Context, k *Kind, name, key string, rev int64) (t *Ticket, by *Contender, err error) {
 	w := q.waitBegun(ctx, k, name, false)
@@ -38,8 +42,8 @@ func (q *Tickets) resume(ctx context.Context, k *Kind, name, key string, rev int
 	if err != nil {
 		return nil, nil, err
 	}
-	if t = q.claimedTicket(l, k, name, key); t == nil {
-		return nil, nil, ErrTaken // by this Session itself
+	if t, err = q.claimedTicket(l, k, name, key); err != nil {
+		return nil, nil, err
 	}
 	if q.over() != nil {
 		t.forget()
@@ -69,17 +73,22 @@ func (q *Tickets) resume(ctx context.Context, k *Kind, name, key string, rev int
 	return nil, by, q.why(ctx, err)
 }
 
-// claimedTicket registers a ticket before its claim is sent; nil if this Session has it already.
-func (q *Tickets) claimedTicket(l *Lease, k *Kind, name, key string) *Ticket {
+// claimedTicket registers a ticket before its claim is sent. One that this Session has or had named itself it does not take
+// up: what cleans up after a put that was not answered deletes it by its name. Nor, for the same reason, one of which a claim
+// was given up: what came of that is deleted by its lease.
+func (q *Tickets) claimedTicket(l *Lease, k *Kind, name, key string) (*Ticket, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.tickets[key] != nil || l.claims[key] {
-		return nil
+	switch {
+	case l.claims[key]:
+		return nil, errUnsettled
+	case l.tickets[key] != nil, l.numberLocked(key) > 0:
+		return nil, ErrTaken // by this Session itself
 	}
 	g := q.groupLocked(name)
 	t := &Ticket{group: g, lease: l, kind: k, claimed: true, after: g.goneAt, key: key}
 	g.addLocked(t)
-	return t
+	return t, nil
 }
 
 // claim makes the ticket this Session's.

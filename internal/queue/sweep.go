@@ -80,11 +80,6 @@ func (q *Tickets) sweep(l *Lease) {
 	if err := q.deleteKeys(ctx, l.Lease, strays); err != nil {
 		q.log.Debug("etcdlock: deleting strays", Attr(l.Lease), "error", err)
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for key := range l.claims {
-		l.claims[key] = false
-	}
 }
 
 // Attr names a lease in a log line.

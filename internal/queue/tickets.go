@@ -80,7 +80,7 @@ type Lease struct {
 	// Guarded by the Tickets' mu.
 	tickets map[string]*Ticket // every ticket that may be in etcd under this lease, by key
 	left    []remains          // of tickets that were given up after the lease's end, which nobody has deleted
-	claims  map[string]bool    // keys of which a claim may arrive late, see resume.go; true while one is being deleted
+	claims  map[string]bool    // keys of which a claim may arrive late, see resume.go; true once what it made is deleted
 	names   names
 }
 
