@@ -23,7 +23,8 @@ import (
 //     by the time that this renewal is answered, is ErrLeaseLost. How long the lease lives is what etcd says in that
 //     renewal. Members with different election timeouts may tell more than was asked for: with WithTTL the smaller counts.
 //   - When the lease is lost, its holds are, and the Session is over: it has no right to another lease. Calls return
-//     ErrLeaseLost. It deletes the tickets that it may have left, but does not revoke the lease: others may still renew it.
+//     ErrLeaseLost. It deletes the tickets that it may have left, until Close as long as that takes, but does not revoke the
+//     lease: others may still renew it.
 //   - What is on the lease already stays as it is, and lives as long as the lease does: tickets of earlier Sessions too.
 //     Mutex.Resume and Election.Resume take up one of them. Several Sessions on one lease exclude each other as any do.
 //
@@ -124,15 +125,21 @@ func renewGiven(ctx context.Context, client *rpc.Client, tickets *queue.Tickets,
 }
 
 // endLost ends the Session with the lease that it was given. What its tickets may have left in etcd it deletes, once its
-// holders have had the time to stop, and gives that up when Close wants to be done.
-func (s *Session) endLost(l *queue.Lease) {
+// holders have had the time to stop, and for as long as it takes: others may renew the lease for ever. Close frees at once
+// what no function runs under, as ever, and is done in closeLimit.
+func (s *Session) endLost(l *queue.Lease, working <-chan struct{}) {
 	s.leases.log.Warn("etcdlock: given lease lost, with every hold under it; the Session is over", queue.Attr(l.Lease),
 		"cause", context.Cause(l.Context()), "last renewed", l.Age(), "last error", s.client.Why(s.leases.LastErr()))
+	began := lease.Now()
 	if !rpc.Sleep(s.hurry, l.Margin()) {
-		return
+		awaitWork(working, l.Margin()-lease.Now().Sub(began))
 	}
-	ctx, cancel := context.WithTimeout(s.hurry, closeLimit)
+	ctx, cancel := context.WithCancel(s.tasks.Back())
 	defer cancel()
+	defer context.AfterFunc(s.hurry, func() {
+		rpc.Sleep(ctx, closeLimit)
+		cancel()
+	})()
 	if err := s.tickets.Clear(ctx, l, false); err != nil {
 		s.leases.log.Debug("etcdlock: deleting the tickets of a lost lease", queue.Attr(l.Lease), "error", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
 // Leases that the Session did not make, in fake time.
@@ -394,5 +396,138 @@ func TestTimeASessionEndsWithAContext(t *testing.T) {
 			synctest.Wait()
 			require.Equal(t, name == "orphaned", len(e.Keys(name+"/")) == 1)
 		}
+	})
+}
+
+// renewedByAnother renews a lease as its other user does, until the test ends.
+func renewedByAnother(t *testing.T, e *etcd, id clientv3.LeaseID) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(time.Second); ; {
+			select {
+			case <-tick.C:
+				e.Renew(int64(id))
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}
+
+// What a Session leaves on a lease that others renew would block its names for ever.
+func TestTimeOfALostGivenLeaseNothingIsLeft(t *testing.T) {
+	for name, after := range map[string]func(t *testing.T, e *etcd, s *Session){
+		"Close at once": func(t *testing.T, e *etcd, s *Session) {
+			e.bends(nil)
+			began := time.Now()
+			require.NoError(t, s.Close())
+			require.Less(t, time.Since(began), 100*time.Millisecond)
+		},
+		"Orphan at once": func(t *testing.T, e *etcd, s *Session) {
+			e.bends(nil)
+			require.NoError(t, s.Orphan())
+		},
+		"Shutdown at once": func(t *testing.T, e *etcd, s *Session) {
+			e.bends(nil)
+			require.NoError(t, s.Shutdown(t.Context()))
+		},
+		"after a long outage": func(t *testing.T, e *etcd, s *Session) {
+			time.Sleep(time.Minute)
+			e.bends(nil)
+			time.Sleep(10 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				client, id := granted(t, e, 10*time.Second)
+				renewedByAnother(t, e, id)
+				s, err := NewSession(t.Context(), client, WithLease(id))
+				require.NoError(t, err)
+				require.NoError(t, NewMutex(s, "given/unlocked").Lock(t.Context()))
+				m := locked(t, s)
+				e.away()
+				<-m.Context().Done()
+				require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+				after(t, e, s)
+				require.Empty(t, e.Keys(m.Name()))
+				require.Empty(t, e.Keys("given/"))
+				require.NoError(t, s.Close())
+			})
+		})
+	}
+}
+
+// Functions that run have the margin to stop in; and nobody waits longer than that, and the requests of Close.
+func TestTimeCloseOfALostGivenLeaseIsBounded(t *testing.T) {
+	for name, end := range map[string]func(*Session) error{
+		"Close": (*Session).Close, "Shutdown": func(s *Session) error { return s.Shutdown(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				client, id := granted(t, e, 20*time.Second)
+				renewedByAnother(t, e, id)
+				s, err := NewSession(t.Context(), client, WithLease(id), WithMargin(2*time.Second))
+				require.NoError(t, err)
+				did := make(chan error, 1)
+				stopped, key := make(chan struct{}), ""
+				m := NewMutex(s, "do")
+				go func() {
+					did <- m.Do(context.Background(), func(ctx context.Context) error {
+						key = m.Key()
+						<-ctx.Done()
+						time.Sleep(2 * time.Second)
+						require.True(t, e.has(key))
+						close(stopped)
+						return nil
+					})
+				}()
+				synctest.Wait()
+				e.only("keepalive", fault{lost: true})
+				<-s.LeaseContext().Done()
+				began := time.Now()
+				require.NoError(t, end(s))
+				require.LessOrEqual(t, time.Since(began), 3*time.Second)
+				<-stopped
+				require.ErrorIs(t, <-did, ErrLost)
+				require.False(t, e.has(key))
+			})
+			inBubble(t, func(t *testing.T, e *etcd) {
+				client, id := granted(t, e, 20*time.Second)
+				s, err := NewSession(t.Context(), client, WithLease(id))
+				require.NoError(t, err)
+				require.NoError(t, NewMutex(s, "m").Lock(t.Context()))
+				e.away()
+				<-s.LeaseContext().Done()
+				began, ended := time.Now(), make(chan error, 1)
+				go func() { ended <- end(s) }()
+				require.NoError(t, soon(t, ended))
+				require.LessOrEqual(t, time.Since(began), closeLimit+time.Second)
+				e.bends(nil)
+			})
+		})
+	}
+}
+
+func TestTimeOrphanTellsWhatMayStillArrive(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		client, id := granted(t, e, 10*time.Second)
+		s, err := NewSession(t.Context(), client, WithLease(id))
+		require.NoError(t, err)
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if puts(r) {
+				return memetcd.Verdict{Delay: 8 * time.Second}
+			}
+			return memetcd.Verdict{}
+		})
+		got := make(chan error, 1)
+		go func() { got <- NewMutex(s, "late").Lock(context.Background()) }()
+		synctest.Wait()
+		require.ErrorContains(t, s.Orphan(), "may still arrive")
+		require.ErrorIs(t, <-got, ErrNoLease)
+		time.Sleep(8 * time.Second)
+		require.Len(t, e.Keys("late/"), 1, "it has")
 	})
 }

@@ -194,6 +194,9 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	_, holds := s.tickets.List(l)
 	s.unhook()
 	s.end(ErrClosed)
+	if !l.Alive() && s.leases.given { // what it has lost is deleted, but is not waited for longer than by Close
+		defer time.AfterFunc(l.Margin(), s.hurryUp).Stop()
+	}
 	switch {
 	case errors.Is(err, ErrLost): // the holders have been told; and nothing is left
 		err = nil
@@ -280,7 +283,7 @@ func (s *Session) end(cause error) {
 	}
 	l := s.leases.last()
 	alive := l.Alive()
-	working, left := s.tasks.Working(), l.Left()
+	working, left := s.tasks.Working(alive), l.Left()
 	l.End(cause) // renewals stop here, so left is final
 	s.tickets.EndHolds(l)
 	go func() {
@@ -289,7 +292,7 @@ func (s *Session) end(cause error) {
 		switch {
 		case s.leases.given && !alive:
 			err = nil
-			s.endLost(l)
+			s.endLost(l, working)
 		case !alive:
 			err = nil // it was abandoned, or etcd is away and it ends by itself
 		case cause == ErrClosed, cause == ErrNoLease: //nolint:errorlint // these very values

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -40,7 +41,8 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 }
 
 // Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
-// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd.
+// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd, and the
+// error says that it may.
 func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 	l.unhook()
 	q.mu.Lock()
@@ -53,12 +55,19 @@ func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 		t.goneLocked(0)
 	}
 	q.mu.Unlock()
-	ops := make([]clientv3.Op, len(all))
+	ops, unanswered := make([]clientv3.Op, len(all)), false
 	for i, r := range all {
 		ops[i] = r.deletion(l.ID)
+		unanswered = unanswered || r.rev == 0
 	}
-	return q.commit(ctx, ops)
+	if err := q.commit(ctx, ops); err != nil || !unanswered {
+		return err
+	}
+	return errLatePut
 }
+
+// errLatePut says that a put was not answered.
+var errLatePut = errors.New("a ticket that waited may still arrive, since the request to put it was not answered")
 
 // mayBeOursLocked reports whether the ticket may be this Session's in etcd. One that was to be taken up on a lease which
 // others share, and of which that is not known, stays where it is: it may be theirs.

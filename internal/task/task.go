@@ -93,12 +93,14 @@ func (g *Group) End(hold context.Context) {
 	}
 }
 
-// Working returns a channel that is closed when the functions whose holds last have ended; nil if there are none. Nothing
-// is given back that the others might need.
-func (g *Group) Working() (ended <-chan struct{}) {
+// Working returns a channel that is closed when the functions have ended that run; nil if there are none. With held only those
+// count whose holds last: nothing is given back that the others might need. It is called once.
+func (g *Group) Working(held bool) (ended <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	maps.DeleteFunc(g.working, func(hold context.Context, _ struct{}) bool { return hold.Err() != nil })
+	if held {
+		maps.DeleteFunc(g.working, func(hold context.Context, _ struct{}) bool { return hold.Err() != nil })
+	}
 	if len(g.working) > 0 {
 		g.idle = make(chan struct{})
 	}
