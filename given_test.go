@@ -527,7 +527,7 @@ func TestTimeOrphanTellsWhatMayStillArrive(t *testing.T) {
 		synctest.Wait()
 		require.ErrorContains(t, s.Orphan(), "may still arrive")
 		require.ErrorIs(t, <-got, ErrNoLease)
-		time.Sleep(8 * time.Second)
+		time.Sleep(8*time.Second + time.Millisecond)
 		require.Len(t, e.Keys("late/"), 1, "it has")
 	})
 }
