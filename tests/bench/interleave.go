@@ -24,7 +24,7 @@ type side struct {
 // interleave runs the sides in short blocks, A B C, B C A, ..., so that
 // whatever else the machine does falls on all of them alike. The servers'
 // counters are read around each block: they belong to no single client.
-func interleave(ctx context.Context, e *env, sides []*side, rounds, block int) error {
+func interleave(ctx context.Context, e *env, sides []*side, rounds int) error {
 	for _, s := range sides {
 		if err := s.op(ctx); err != nil { // connections and caches, unmeasured
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -32,7 +32,7 @@ func interleave(ctx context.Context, e *env, sides []*side, rounds, block int) e
 	}
 	for round := range rounds {
 		for k := range sides {
-			if err := sides[(k+round)%len(sides)].run(ctx, e, block); err != nil {
+			if err := sides[(k+round)%len(sides)].run(ctx, e, 10); err != nil {
 				return err
 			}
 		}

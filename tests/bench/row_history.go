@@ -34,7 +34,7 @@ func history(ctx context.Context, e *env, r *report) error {
 		for _, s := range sides {
 			s.times = sample{}
 		}
-		err = interleave(ctx, e, sides, 5, 10)
+		err = interleave(ctx, e, sides, 5)
 		for i, s := range sides {
 			ms[i] = s.times.median()
 		}

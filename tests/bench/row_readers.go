@@ -66,7 +66,7 @@ func freeReader(ctx context.Context, e *env, r *report) error {
 			return q.leave(ctx)
 		}})
 	}
-	if err := interleave(ctx, e, sides, e.pick(20, 4), 10); err != nil {
+	if err := interleave(ctx, e, sides, e.pick(20, 4)); err != nil {
 		return err
 	}
 	b, o, t := sides[0].times.median(), sides[1].times.median(), sides[2].times.median()

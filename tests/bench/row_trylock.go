@@ -53,7 +53,7 @@ func tryLockBehind(ctx context.Context, e *env, r *report, tickets int) error {
 			return nil
 		}})
 	}
-	if err := interleave(ctx, e, sides, e.pick(10, 3), 10); err != nil {
+	if err := interleave(ctx, e, sides, e.pick(10, 3)); err != nil {
 		return err
 	}
 	bare, ours, theirs := sides[0], sides[1], sides[2]

@@ -45,7 +45,7 @@ func uncontendedQueue(ctx context.Context, e *env, r *report, elect bool) error 
 			return q.leave(ctx)
 		}})
 	}
-	if err := interleave(ctx, e, sides, e.pick(20, 4), 10); err != nil {
+	if err := interleave(ctx, e, sides, e.pick(20, 4)); err != nil {
 		return err
 	}
 	bare, ours, theirs := sides[0], sides[1], sides[2]
