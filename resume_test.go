@@ -380,3 +380,50 @@ func TestTimeAStrayOfItsOwnIsNotTakenUp(t *testing.T) {
 		require.NoError(t, m.Lock(t.Context()), "the sweep removes it")
 	})
 }
+
+// A Proclaim that was not answered may have been made. That a ticket on a shared lease was taken up shows all the same.
+func TestTimeATakeOverIsNoticedAfterAProclaimWithoutAnAnswer(t *testing.T) {
+	for name, f := range map[string]fault{"never made": {lost: true}, "made": {after: time.Minute}} {
+		for _, taken := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, e *etcd) {
+					maker := e.session(t, WithTTL(10*time.Second))
+					open := func() *Election {
+						s, err := NewSession(t.Context(), e.client(t), WithLease(maker.Lease()))
+						require.NoError(t, err)
+						t.Cleanup(func() { require.NoError(t, s.Orphan()) })
+						return NewElection(s, "led")
+					}
+					led := open()
+					require.NoError(t, led.Campaign(t.Context(), "one"))
+					e.only("write", f)
+					for _, value := range []string{"two", "three"} {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+						require.Error(t, led.Proclaim(ctx, value))
+						cancel()
+					}
+					e.bends(nil)
+					hold := led.Context()
+					if taken {
+						now, err := led.Leader(t.Context())
+						require.NoError(t, err)
+						other := open()
+						require.NoError(t, other.Resume(t.Context(), now.Key, now.Modified))
+						time.Sleep(4 * time.Second)
+						require.ErrorIs(t, context.Cause(hold), ErrLost)
+						require.ErrorIs(t, led.Proclaim(t.Context(), "four"), ErrLost)
+						require.NoError(t, other.Verify(t.Context()))
+						require.NoError(t, other.Proclaim(t.Context(), "four"))
+						return
+					}
+					time.Sleep(20 * time.Second)
+					require.NoError(t, hold.Err())
+					require.NoError(t, led.Proclaim(t.Context(), "four"))
+					require.NoError(t, led.Proclaim(t.Context(), "five"))
+					time.Sleep(20 * time.Second)
+					require.NoError(t, led.Verify(t.Context()))
+				})
+			})
+		}
+	}
+}

@@ -52,6 +52,7 @@ func (e *Election) Campaign(ctx context.Context, val string) error {
 		if !own {
 			l = etcdlock.NewElection(live, e.name)
 		}
+		defer e.s.calls(e.name)()
 		err := e.campaign(ctx, l, val)
 		if errors.Is(err, etcdlock.ErrLost) {
 			err = ErrSessionExpired
@@ -69,7 +70,7 @@ func (e *Election) Campaign(ctx context.Context, val string) error {
 			}
 			return nil
 		}
-		_ = l.Resign(context.WithoutCancel(ctx))
+		_ = l.Resign(ctx)
 		if err == nil {
 			return ErrSessionExpired
 		}
@@ -81,33 +82,19 @@ func (e *Election) campaign(ctx context.Context, l *etcdlock.Election, val strin
 	if l.Key() != "" && l.Context().Err() == nil {
 		return l.Proclaim(ctx, val)
 	}
-	left, err := e.left(ctx)
-	if err != nil {
-		return err
-	}
-	if left == nil {
-		return l.Campaign(ctx, val)
-	}
-	err = l.Resume(ctx, left.Key, left.Modified)
-	switch {
-	case errors.Is(err, etcdlock.ErrTaken):
-		return l.Campaign(ctx, val)
-	case err == nil && left.Identity != val:
-		if err = l.Proclaim(ctx, val); err != nil {
-			_ = l.Resign(context.WithoutCancel(ctx))
+	err := e.s.takeUp(ctx, e.name, true, func(left etcdlock.Contender) error {
+		err := l.Resume(ctx, left.Key, left.Modified)
+		if err == nil && left.Identity != val {
+			if err = l.Proclaim(ctx, val); err != nil {
+				_ = l.Resign(ctx)
+			}
 		}
+		return err
+	})
+	if errors.Is(err, etcdlock.ErrTaken) {
+		return l.Campaign(ctx, val)
 	}
 	return err
-}
-
-// left looks for a ticket on a lease that the session was given: of an earlier session, or of another on the same lease.
-func (e *Election) left(ctx context.Context) (*etcdlock.Contender, error) {
-	if e.s.opts.leaseID == v3.NoLease {
-		return nil, nil //nolint:nilnil // nothing is left, and nothing failed
-	}
-	queue := &Mutex{s: e.s, name: e.name} // the queue of an election is that of a lock of its name
-	left, _, err := queue.left(ctx, etcdlock.NewMutex(e.s.ask, e.name))
-	return left, err
 }
 
 // Proclaim changes the leader's value. ErrElectionNotLeader if this value does not lead.
@@ -241,6 +228,7 @@ func (e *Election) leader() *etcdlock.Election {
 func (e *Election) leads(key string, rev int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.s.holds(e.key, key)
 	if e.key = key; key != "" {
 		e.rev = rev
 	}

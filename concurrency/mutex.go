@@ -30,27 +30,13 @@ func NewMutex(s *Session, pfx string) *Mutex {
 
 // Lock waits for the lock as long as ctx allows.
 func (m *Mutex) Lock(ctx context.Context) error {
-	return m.take(ctx, func(l *etcdlock.Mutex, left *etcdlock.Contender, _ bool) error {
-		if left != nil {
-			err := l.Resume(ctx, left.Key, left.Modified)
-			if !errors.Is(err, etcdlock.ErrTaken) {
-				return err
-			}
-		}
-		return l.Lock(ctx)
-	})
+	return m.take(ctx, true, func(l *etcdlock.Mutex) error { return l.Lock(ctx) })
 }
 
 // TryLock takes the lock if nobody has it and nobody waits, and else returns ErrLocked at once.
 func (m *Mutex) TryLock(ctx context.Context) error {
-	return m.take(ctx, func(l *etcdlock.Mutex, left *etcdlock.Contender, holds bool) error {
-		err := etcdlock.ErrTaken
-		if left != nil && holds {
-			err = l.Resume(ctx, left.Key, left.Modified)
-		}
-		if errors.Is(err, etcdlock.ErrTaken) {
-			err = l.TryLock(ctx)
-		}
+	return m.take(ctx, false, func(l *etcdlock.Mutex) error {
+		err := l.TryLock(ctx)
 		if errors.Is(err, etcdlock.ErrLocked) {
 			return ErrLocked
 		}
@@ -58,16 +44,17 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	})
 }
 
-// take gets the lock by get. left is what there is of a given lease in the queue already, and whether that holds.
-func (m *Mutex) take(ctx context.Context, get func(l *etcdlock.Mutex, left *etcdlock.Contender, holds bool) error) error {
+// take gets the lock: by what is left of a given lease in the queue, also if that waits; else by get.
+func (m *Mutex) take(ctx context.Context, waits bool, get func(l *etcdlock.Mutex) error) error {
 	return m.s.on(ctx, func(live *etcdlock.Session, own bool) error {
 		l := m.lock
 		if !own {
 			l = etcdlock.NewMutex(live, m.name)
 		}
-		left, holds, err := m.left(ctx, l)
-		if err == nil {
-			err = get(l, left, holds)
+		defer m.s.calls(m.name)()
+		err := m.s.takeUp(ctx, m.name, waits, func(left etcdlock.Contender) error { return l.Resume(ctx, left.Key, left.Modified) })
+		if errors.Is(err, etcdlock.ErrTaken) {
+			err = get(l)
 		}
 		if errors.Is(err, etcdlock.ErrLost) { // the lease, while the lock was taken up
 			err = ErrSessionExpired
@@ -82,34 +69,12 @@ func (m *Mutex) take(ctx context.Context, get func(l *etcdlock.Mutex, left *etcd
 			m.answered(resp.Header)
 			return nil
 		}
-		_ = l.Unlock(context.WithoutCancel(ctx))
+		_ = l.Unlock(ctx) // which may be over: it goes on in the background
 		if err == nil {
 			return ErrSessionExpired // as etcd's package says it when the key is gone
 		}
 		return err
 	})
-}
-
-// left looks for a ticket on a lease that the session was given: of an earlier session, or of another on the same lease.
-func (m *Mutex) left(ctx context.Context, l *etcdlock.Mutex) (left *etcdlock.Contender, holds bool, err error) {
-	if m.s.opts.leaseID == v3.NoLease {
-		return nil, false, nil
-	}
-	switch holder, err := l.Holder(ctx); {
-	case errors.Is(err, etcdlock.ErrNotHeld):
-		return nil, false, nil
-	case err != nil:
-		return nil, false, err
-	case holder.Lease == m.s.id:
-		return &holder, true, nil
-	}
-	waiters, err := l.Waiters(ctx)
-	for _, w := range waiters {
-		if w.Lease == m.s.id {
-			return &w, false, nil
-		}
-	}
-	return nil, false, err
 }
 
 // Unlock releases the lock. ErrLockReleased: nothing was held. etcdlock.ErrLost, which etcd's package does not have: the hold
@@ -157,6 +122,7 @@ func (m *Mutex) held() (key string, rev int64) {
 func (m *Mutex) holds(key string, rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.s.holds(m.key, key)
 	m.key, m.rev = key, rev
 }
 

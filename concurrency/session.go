@@ -14,6 +14,9 @@ import (
 
 const defaultSessionTTL = 60
 
+// closeLimit bounds the request of Close for a lease that was lost: what etcd has not confirmed by then, the lease's end does.
+const closeLimit = 5 * time.Second
+
 // Session is a lease that is renewed until Orphan, Close, or its loss.
 type Session struct {
 	client *v3.Client
@@ -28,12 +31,14 @@ type Session struct {
 	mu       sync.Mutex                    // guards what follows; a leaf
 	orphaned bool                          // the lease is renewed no more, and may be by somebody else
 	leads    map[string]*etcdlock.Election // by key: by which value the session leads, for ResumeElection
+	held     map[string]int                // by key: how many values hold by it; after Orphan nobody else knows
+	calling  map[string]int                // by name: how many calls want to hold, and may have a ticket in the queue
 }
 
 // NewSession gets a session with a lease of its own, or with that of WithLease, which it renews first. A given lease that is
 // gone makes a session that is over, as in etcd's package.
 func NewSession(client *v3.Client, opts ...SessionOption) (*Session, error) {
-	s := &Session{client: client, leads: make(map[string]*etcdlock.Election)}
+	s := &Session{client: client, leads: make(map[string]*etcdlock.Election), held: make(map[string]int), calling: make(map[string]int)}
 	s.opts = sessionOptions{client: client, ttl: defaultSessionTTL, ctx: client.Ctx()}
 	for _, opt := range opts {
 		opt(&s.opts)
@@ -103,8 +108,13 @@ func (s *Session) Close() error {
 	if s.live.LeaseContext().Err() == nil {
 		return s.live.Close()
 	}
-	_ = s.live.Close()
-	ctx, cancel := context.WithTimeout(s.opts.ctx, time.Duration(s.opts.ttl)*time.Second)
+	closed := make(chan struct{})
+	go func() { // beside the revocation, so that both together take no longer than one
+		defer close(closed)
+		_ = s.live.Close()
+	}()
+	defer func() { <-closed }()
+	ctx, cancel := context.WithTimeout(s.opts.ctx, closeLimit)
 	defer cancel()
 	_, err := s.client.Revoke(ctx, s.id)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -126,7 +136,17 @@ func (s *Session) on(ctx context.Context, f func(live *etcdlock.Session, own boo
 		}
 		return translated(ctx, err)
 	}
-	defer func() { _ = live.Orphan() }() // what is held stays; nothing waits any more
+	defer func() {
+		ended := make(chan struct{})
+		go func() { // what is held stays; nothing waits any more
+			defer close(ended)
+			_ = live.Orphan() // within seconds, also in a partition
+		}()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	}()
 	return translated(ctx, f(live, false))
 }
 

@@ -18,7 +18,7 @@ type remains struct {
 
 func (t *Ticket) remainsLocked() remains {
 	r := remains{generation: generation{t.key, t.rev}, mod: t.mod}
-	if t.unsure {
+	if len(t.pending) > 0 {
 		r.mod = 0
 	}
 	return r

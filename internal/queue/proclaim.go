@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,15 +30,17 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 	q := t.group.q
 	for {
 		q.mu.Lock()
-		mod, sure := t.mod, !t.unsure
-		t.unsure = true // until this one is answered
+		mod, sure := t.mod, len(t.pending) == 0
+		if !slices.Contains(t.pending, value) {
+			t.pending = append(t.pending, value) // until this one is answered
+		}
 		q.mu.Unlock()
 		resp, once, err := t.replaceValue(ctx, mod, value)
 		if err != nil || t.hold.Err() != nil {
 			return t.proclaimErr(err)
 		}
 		if resp.Succeeded {
-			t.wrote(resp.Header.Revision)
+			t.wrote(resp.Header.Revision, t.version+1) // which changes here alone, in turn
 			return nil
 		}
 		kv := generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev)
@@ -45,12 +48,12 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			t.Removed(resp.Header.Revision)
 			return lease.ErrLost
 		}
-		if id := clientv3.LeaseID(kv.Lease); id != t.lease.ID && id != 0 || id != 0 && t.lease.shared && sure && once {
+		if clientv3.LeaseID(kv.Lease) == t.lease.ID && t.lease.shared && sure && once || t.taken(kv) {
 			t.takenUp()
 			return lease.ErrLost
 		}
 		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.
-		t.wrote(kv.ModRevision)
+		t.wrote(kv.ModRevision, kv.Version)
 		if string(kv.Value) == value {
 			return nil
 		}
@@ -58,11 +61,11 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 }
 
 // wrote says at which revision the value was written that is there now.
-func (t *Ticket) wrote(rev int64) {
+func (t *Ticket) wrote(rev, version int64) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.mod, t.unsure = rev, false
+	t.mod, t.version, t.pending = rev, version, nil
 }
 
 // replaceValue replaces the value that was written at mod, or returns the ticket as it is; once says that it was not asked

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -128,7 +129,7 @@ func (t *Ticket) claimedAs(kv *mvccpb.KeyValue) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.mod, t.value = kv.ModRevision, string(kv.Value)
+	t.mod, t.version, t.value = kv.ModRevision, kv.Version, string(kv.Value)
 }
 
 // giveUpClaim is for a claim that was not made, as far as is known.
@@ -184,7 +185,14 @@ func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	case 0:
 		return false
 	case t.lease.ID:
-		return t.lease.shared && kv.ModRevision > t.mod && !t.unsure
+		return t.lease.shared && kv.ModRevision > t.mod && !t.byUsLocked(kv)
 	}
 	return true
+}
+
+// byUsLocked reports whether kv can be what a Proclaim has written that was not answered. All of these name the same revision
+// that they replace, so one of them was made at most. (Who takes it up writes the value again that is there: of a Proclaim of
+// that same value it cannot be told.)
+func (t *Ticket) byUsLocked(kv *mvccpb.KeyValue) bool {
+	return kv.Version == t.version+1 && slices.Contains(t.pending, string(kv.Value))
 }

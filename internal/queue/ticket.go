@@ -60,7 +60,8 @@ type Ticket struct {
 	want      *want         // once its holder has asked who waits
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 	mod       int64         // the revision at which we wrote it last
-	unsure    bool          // a Proclaim was not answered: that may be a later one
+	version   int64         // how often it had been written by then
+	pending   []string      // values of Proclaims that were not answered: one of them may have been written since
 }
 
 // generation is one life of a key, from its creation to its deletion: a key can be created again, by concurrency for one.
@@ -123,7 +124,7 @@ func (t *Ticket) placed(rev int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.moveLocked(waiting) {
-		t.rev, t.mod, q.readable = rev, rev, t.key
+		t.rev, t.mod, t.version, q.readable = rev, rev, 1, t.key
 		t.tellLocked() // whoever waits for it knows another revision of it, perhaps
 	}
 }
