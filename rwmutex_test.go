@@ -181,7 +181,7 @@ func TestAnElectionRefusesANameOfReaders(t *testing.T) {
 		require.Zero(t, l)
 		break
 	}
-	require.Len(t, keysUnder(t, client, "mixed/"), 1, "nothing is left behind")
+	eventually(t, func() bool { return len(keysUnder(t, client, "mixed/")) == 1 }, "nothing is left behind")
 	require.NoError(t, h.Release(soon(t)))
 	require.NoError(t, e.Campaign(soon(t), "x"))
 }
