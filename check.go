@@ -17,7 +17,7 @@ import (
 // Wire it to a readiness probe, never to one that restarts: while etcd is away it fails in every process, and a Session
 // mends that by itself. The error says since when there is no lease, why the last one was lost, and what etcd answered to
 // the requests for the next; errors.Is finds what that was. It matches ErrLost, or, of a Session that is over and stays so,
-// ErrClosed or ErrClientClosed.
+// what its calls return: ErrClosed, ErrClientClosed, ErrNoLease or ErrLeaseLost.
 func (s *Session) Check() error {
 	if over := s.over(); over != nil {
 		return fmt.Errorf("etcdlock: check: %w", over)

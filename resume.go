@@ -25,8 +25,11 @@ import (
 //
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
 // request that is late arrives, unless it never got to this Session's lease; so this Session does not take up the same ticket
-// again, and says so, but another can. Where the Session was given the lease that the ticket is on (WithLease), it stays
-// instead. The value must not hold: ErrLocked says that it does.
+// again, and says so, but another can. The value must not hold: ErrLocked says that it does.
+//
+// A Session that was given its lease (WithLease) cannot tell whether it was itself that moved the ticket there, if no answer
+// came. So it deletes nothing then: the ticket stays, on the lease where it was or on this one, also after ErrTaken, and is
+// in the way of others for as long as that lease is renewed. Ask Holder or Leader, and resume it as it is now.
 func (m *Mutex) Resume(ctx context.Context, key string, rev int64) error {
 	if t := m.held(); m.begin(ctx, "resume") == nil && t != nil {
 		return m.occupied(t)

@@ -42,7 +42,7 @@ type Stats struct {
 }
 
 // Stats returns numbers about the Session, without a request. It is cheap: a collector of metrics may ask at each scrape.
-// After Close they stand still.
+// After Close the counts stand still.
 func (s *Session) Stats() Stats {
 	c := s.tickets.Counts()
 	st := Stats{
