@@ -12,11 +12,12 @@ import (
 // remains is what may be in etcd of a ticket when its lease is over for this Session.
 type remains struct {
 	generation
-	mod int64 // as of which it was this Session's; 0 where that is not known
+	mod   int64         // as of which it was this Session's; 0 where that is not known
+	slots []clientv3.Op // that delete its number, if it may have one
 }
 
 func (t *Ticket) remainsLocked() remains {
-	r := remains{generation: generation{t.key, t.rev}, mod: t.mod}
+	r := remains{generation: generation{t.key, t.rev}, mod: t.mod, slots: t.slotDeletions()}
 	if t.unsure {
 		r.mod = 0
 	}
@@ -53,9 +54,9 @@ func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 		t.goneLocked(0)
 	}
 	q.mu.Unlock()
-	ops := make([]clientv3.Op, len(all))
-	for i, r := range all {
-		ops[i] = r.deletion(l.ID)
+	var ops []clientv3.Op
+	for _, r := range all {
+		ops = append(append(ops, r.deletion(l.ID)), r.slots...)
 	}
 	return q.commit(ctx, ops)
 }
