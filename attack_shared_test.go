@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
@@ -107,7 +108,8 @@ func (w *world) noteEndLocked(b *belief) {
 	context.AfterFunc(b.ctx, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if b.over = time.Now(); errors.Is(context.Cause(b.ctx), ErrLost) && !w.removedLocked(b) {
+		hold, ok := b.ctx.(*lease.Hold)
+		if b.over = time.Now(); ok && !hold.Lease().Alive() && errors.Is(context.Cause(b.ctx), ErrLost) && !w.removedLocked(b) {
 			w.fateLocked(b.id()).lost = b
 		}
 	})
@@ -219,7 +221,8 @@ func (w *world) judgeNumber(b *belief, key string, token int64) {
 		w.numbers[key] = token
 	} else if i := strings.LastIndexByte(b.number, '@'); b.number != said {
 		rev, _ := strconv.ParseInt(b.number[i+1:], 10, 64)
-		if w.fateLocked(ticketID{b.number[:i], rev}).removed == nil {
+		byHand := w.queueLocked(b.name).numbers[b.number[len(b.name)+1:i]] == "foreign"
+		if w.fateLocked(ticketID{b.number[:i], rev}).removed == nil && !byHand {
 			w.violateLocked("another number", "%v: %s after %s", b, said, b.number)
 		}
 		b.number = said

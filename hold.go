@@ -23,7 +23,7 @@ type Hold struct {
 
 	mu       sync.Mutex // guards what follows; a leaf
 	released bool
-	unleft   bool // the release is not confirmed, and whoever asks again is told how it went
+	unleft   bool // the release is not confirmed, and everybody who asks again until it is known is told how it went
 }
 
 // hold is the Hold of a ticket that was granted.
@@ -103,7 +103,7 @@ func (h *Hold) Release(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	again, ok := h.released, !h.released || h.unleft
-	h.released, h.unleft = true, false
+	h.released = true
 	h.mu.Unlock()
 	if !ok {
 		if over := h.s.over(); over != nil {
@@ -112,13 +112,13 @@ func (h *Hold) Release(ctx context.Context) error {
 		return h.failed("release", ErrNotHeld)
 	}
 	err := h.ticket.Release(ctx, again)
+	if err != nil || again {
+		h.mu.Lock()
+		h.unleft = errors.Is(err, ErrUnconfirmed)
+		h.mu.Unlock()
+	}
 	if err == nil {
 		return nil
-	}
-	if errors.Is(err, ErrUnconfirmed) {
-		h.mu.Lock()
-		h.unleft = true
-		h.mu.Unlock()
 	}
 	return h.failed("release", err)
 }

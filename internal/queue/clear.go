@@ -13,11 +13,12 @@ import (
 // remains is what may be in etcd of a ticket when its lease is over for this Session.
 type remains struct {
 	generation
-	mod int64 // as of which it was this Session's; 0 where that is not known
+	mod   int64         // as of which it was this Session's; 0 where that is not known
+	slots []clientv3.Op // that delete its number, if it may have one
 }
 
 func (t *Ticket) remainsLocked() remains {
-	r := remains{generation: generation{t.key, t.rev}, mod: t.mod}
+	r := remains{generation: generation{t.key, t.rev}, mod: t.mod, slots: t.slotDeletions()}
 	if len(t.pending) > 0 {
 		r.mod = 0
 	}
@@ -55,9 +56,10 @@ func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 		t.goneLocked(0)
 	}
 	q.mu.Unlock()
-	ops, unanswered := make([]clientv3.Op, len(all)), false
-	for i, r := range all {
-		ops[i] = r.deletion(l.ID)
+	var ops []clientv3.Op
+	unanswered := false
+	for _, r := range all {
+		ops = append(append(ops, r.deletion(l.ID)), r.slots...)
 		unanswered = unanswered || r.rev == 0
 	}
 	if err := q.commit(ctx, ops); err != nil || !unanswered {

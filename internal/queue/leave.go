@@ -128,6 +128,9 @@ func (t *Ticket) Removed(at int64) {
 	if t.state == staying {
 		hold = nil // it was released: this is the end of its time
 	}
+	if at == 0 {
+		t.lease.burnLocked(t.n) // the key is another's now: the next ticket of the name would take it for its own
+	}
 	t.goneLocked(at)
 	t.recheckLocked()
 	q.mu.Unlock()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -24,7 +26,8 @@ import (
 //   - The guard of the hold compares the revision of the value, which the move changes.
 //   - No clean-up deletes it by its name. A deletion by its revision follows only if the time is over, or etcd refuses.
 //
-// A request that arrives late does no harm: it names the create revision, and all of them the same lease. A lease whose
+// A request that arrives late does no harm: it names the create revision, and the lease that the key is on before the move,
+// and all of them move it to the same lease. So none takes back what another Session has taken up since. A lease whose
 // grant was not answered has no keys and ends by itself. The lease is never revoked.
 
 // stay is how the move went.
@@ -48,7 +51,11 @@ func (s *stay) over() bool {
 // ReleaseAfter ends the hold, and leaves the place taken until d has passed. It returns when etcd has confirmed that; what
 // else it returns is as for Release, or what etcd refused it with.
 func (t *Ticket) ReleaseAfter(ctx context.Context, d time.Duration) error {
-	until := lease.Now().Add(d)
+	now := lease.Now()
+	until := now.Add(d)
+	if until < now { // it overflows
+		until = math.MaxInt64
+	}
 	enough := time.NewTimer(t.lease.Left())
 	defer enough.Stop()
 	if lost := t.hold.Release(); lost != nil {
@@ -128,7 +135,7 @@ func (t *Ticket) keep(s *stay, until lease.Instant) {
 
 // grantRest asks for a lease that lasts as long as what is left; 0 if there is none yet.
 func (t *Ticket) grantRest(ctx context.Context, rest time.Duration, s *stay) clientv3.LeaseID {
-	seconds := int64((rest + time.Second - 1) / time.Second)
+	seconds := int64((rest-1)/time.Second) + 1
 	resp, err := t.group.q.c.Grant(ctx, seconds)
 	if err == nil {
 		return resp.ID
@@ -141,8 +148,9 @@ func (t *Ticket) grantRest(ctx context.Context, rest time.Duration, s *stay) cli
 func (t *Ticket) move(ctx context.Context, id clientv3.LeaseID, s *stay) clientv3.LeaseID {
 	q := t.group.q
 	resp, err := q.c.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)).
+		If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev), clientv3.Compare(clientv3.LeaseValue(t.key), "=", t.lease.ID)).
 		Then(clientv3.OpPut(t.key, t.value, clientv3.WithLease(id))).
+		Else(clientv3.OpGet(t.key)).
 		Commit()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -150,7 +158,7 @@ func (t *Ticket) move(ctx context.Context, id clientv3.LeaseID, s *stay) clientv
 	case err == nil && resp.Succeeded:
 		s.stays = true
 	case err == nil:
-		t.goneLocked(resp.Header.Revision) // who removed it, awaitGone tells
+		t.foundLocked(generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev), id, resp.Header.Revision, s)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		return 0 // the time is nearly over
 	default:
@@ -158,6 +166,22 @@ func (t *Ticket) move(ctx context.Context, id clientv3.LeaseID, s *stay) clientv
 		t.refuse(s, err)
 	}
 	return id
+}
+
+// foundLocked takes in, as of revision at, that the ticket is not as it was.
+func (t *Ticket) foundLocked(kv *mvccpb.KeyValue, id clientv3.LeaseID, at int64, s *stay) {
+	switch {
+	case kv == nil:
+		t.goneLocked(at) // who removed it, awaitGone tells
+	case kv.Lease == int64(id):
+		s.stays = true // an earlier attempt, or another copy, has done it
+	case kv.Lease == 0:
+		s.refused = errors.New("somebody has taken the ticket off its lease")
+	default: // another Session has taken it up, see Removed
+		s.refused = lease.ErrLost
+		t.lease.burnLocked(t.n)
+		t.goneLocked(0)
+	}
 }
 
 // refuse takes in an error.
@@ -181,6 +205,8 @@ func (t *Ticket) awaitStay(ctx context.Context, enough <-chan time.Time) error {
 	switch {
 	case s.stays:
 		return nil
+	case errors.Is(s.refused, lease.ErrLost):
+		return s.refused
 	case s.refused != nil:
 		return fmt.Errorf("released at once, since etcd refuses to keep it: %w", s.refused)
 	}
