@@ -72,6 +72,9 @@ func (c *connection) config() (*clientv3.Config, error) {
 		if !ok || password == "" {
 			return nil, failed("--user %s needs a password: --user %s:PASSWORD, --password, or ETCDCTL_PASSWORD", name, name)
 		}
+		if name == "" {
+			return nil, failed("--user has no name: --user NAME:PASSWORD") // etcd's client would not log in
+		}
 		spec.Auth = &clientv3.AuthConfig{Username: name, Password: password}
 	} else if c.password != "" {
 		return nil, failed("--password without a user: name it by --user or ETCDCTL_USER")

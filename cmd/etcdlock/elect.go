@@ -34,7 +34,7 @@ func (a *app) electCommand() *cobra.Command {
 				if err := e.Campaign(ctx, args[1]); err != nil {
 					return nil, err
 				}
-				return &held{name: args[0], key: e.Key(), token: e.Token(), ctx: e.Context(), release: e.Resign}, nil
+				return &held{name: args[0], keys: []string{e.Key()}, token: e.Token(), ctx: e.Context(), release: e.Resign}, nil
 			}
 			if at < 0 && r.line == "" {
 				if err := r.member.check(); err != nil {

@@ -172,6 +172,7 @@ func TestBadInputIs125AndOneLine(t *testing.T) {
 		"run --log-format xml job -- ls":                 "text or json",
 		"run --user root job -- ls":                      "ETCDCTL_PASSWORD",
 		"run --password x job -- ls":                     "--user",
+		"run --user :x job -- ls":                        "has no name",
 		"run --cert a job -- ls":                         "belong together",
 		"run --cacert /no/such/file job -- ls":           "/no/such/file",
 		"run --cacert " + notPEM + " job -- ls":          "no certificate in PEM",

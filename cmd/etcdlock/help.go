@@ -55,7 +55,7 @@ func (a *app) complete(cmd *cobra.Command) {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		return names(kvs), cobra.ShellCompDirectiveNoFileComp
+		return names(begun, kvs), cobra.ShellCompDirectiveNoFileComp
 	}
 	for flag, values := range map[string][]string{
 		"on-lost": {"kill", "term", "ignore"},

@@ -88,20 +88,23 @@ func (a *app) hold(m membership, conflict, lost uint8, take func(context.Context
 }
 
 func (a *app) keep(g *gate, h *held, s *etcdlock.Session, code uint8) error {
-	line := holding{Name: h.name, Key: h.key, Token: h.token, Lease: leaseID(h.lease().ID), Identity: s.Identity()}
+	line := holding{Name: h.name, Key: h.key(), Token: h.token, Lease: leaseID(h.lease().ID), Identity: s.Identity()}
 	if h.slot != nil {
 		line.Slot, line.SlotToken = &h.slot.number, h.slot.token
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil {
-		_ = a.release(context.Background(), h)
-		return failed("nobody can be told of the hold: %w", err)
-	}
-	look := time.NewTicker(lookEvery) // timers stand still while the machine sleeps
+	said := make(chan error, 1)
+	go func() { said <- json.NewEncoder(os.Stdout).Encode(line) }() // a pipe that is full keeps nobody from ending
+	look := time.NewTicker(lookEvery)                               // timers stand still while the machine sleeps
 	defer look.Stop()
 	for h.ctx.Err() == nil && g.ctx.Err() == nil {
 		select {
 		case <-h.ctx.Done():
 		case <-g.ctx.Done():
+		case err := <-said:
+			if err != nil {
+				_ = a.release(context.Background(), h)
+				return failed("nobody can be told of the hold: %w", err)
+			}
 		case <-look.C:
 		}
 	}

@@ -143,6 +143,15 @@ func TestTheCommandIsDeadWhileEtcdIsStillFrozen(t *testing.T) {
 // deaf starts etcdlock with a stderr that is full, and that nobody reads.
 func deaf(t *testing.T, endpoint string, args ...string) *proc {
 	t.Helper()
+	p := prepared(t, endpoint, args...)
+	p.cmd.Stderr = full(t)
+	p.start()
+	return p
+}
+
+// full is a pipe that is full, and that nobody reads.
+func full(t *testing.T) *os.File {
+	t.Helper()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Close() })
@@ -156,11 +165,8 @@ func deaf(t *testing.T, endpoint string, args ...string) *proc {
 		return true
 	}))
 	require.ErrorIs(t, full, syscall.EAGAIN)
-	p := prepared(t, endpoint, args...)
-	p.cmd.Stderr = w
-	p.start()
-	require.NoError(t, w.Close())
-	return p
+	t.Cleanup(func() { _ = w.Close() })
+	return w
 }
 
 // Whoever removes a ticket lets the next one in at once: there is no time for a warning.

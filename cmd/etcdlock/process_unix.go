@@ -43,18 +43,28 @@ type process struct {
 
 // newProcess returns a command that is not started.
 func newProcess(path string, argv, env []string, foreground bool) *process {
-	tty := inForeground()
-	p := &process{alone: foreground || tty, tty: tty, ended: make(chan struct{})}
+	alone := foreground || inForeground(unix.Stdin)
+	p := &process{alone: alone, tty: alone && keysReach(), ended: make(chan struct{})}
 	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !p.alone}
 	dieWithParent(p.cmd.SysProcAttr)
 	return p
 }
 
-// inForeground reports whether this process is in the foreground of the terminal that it reads from.
-func inForeground() bool {
-	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
+// inForeground reports whether this process is in the foreground of the terminal that fd is.
+func inForeground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
+}
+
+// keysReach reports whether the keys of the terminal reach this process's group, also if it reads from elsewhere.
+func keysReach() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	return inForeground(fd)
 }
 
 // start starts the command. The goroutine that calls it stays on its thread for good: on Linux the command is killed

@@ -78,13 +78,17 @@ func stateOf(name string, kvs []*mvccpb.KeyValue) state {
 	return st
 }
 
-// names are the locks that somebody has or waits for among the keys, in order: those with a key whose last part bears the
-// number of the lease that it hangs on, as tickets do.
-func names(kvs []*mvccpb.KeyValue) []string {
+// names are the locks that somebody has or waits for among the keys under prefix, in order: those with a key whose last part
+// bears the number of the lease that it hangs on, as tickets do. A name that prefix is longer than is none of them: a part of
+// its queue says nothing of who holds.
+func names(prefix string, kvs []*mvccpb.KeyValue) []string {
 	var all []string
 	for _, kv := range kvs {
 		key := string(kv.Key)
 		at := strings.LastIndexByte(key, '/')
+		if at < len(prefix) {
+			continue
+		}
 		if at > 0 && kv.Lease != 0 && slices.Contains(strings.Split(key[at+1:], "-"), leaseID(clientv3.LeaseID(kv.Lease))) {
 			all = append(all, key[:at])
 		}

@@ -174,7 +174,7 @@ func (r *runner) run(take func(context.Context, *member) (*held, error)) error {
 // under runs the command under a hold, and releases it.
 func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	log := r.logger()
-	log.Info("the lock is held", "name", h.label(), "token", h.token, "key", h.key)
+	log.Info("the lock is held", "name", h.label(), "token", h.token, "key", h.key())
 	child := newProcess(r.path, r.argv, append(os.Environ(), environment(h, s)...), r.foreground)
 	if err := g.start(child); err != nil {
 		_ = r.release(context.Background(), h)
@@ -201,18 +201,12 @@ func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 func environment(h *held, s *etcdlock.Session) []string {
 	token := fmt.Sprint(h.token)
 	env := []string{
-		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key, "ETCDLOCK_TOKEN=" + token,
+		"ETCDLOCK_NAME=" + h.name, "ETCDLOCK_KEY=" + h.key(), "ETCDLOCK_TOKEN=" + token,
 		"ETCDLOCK_LEASE=" + leaseID(h.lease().ID), "ETCDLOCK_IDENTITY=" + s.Identity(),
-		"ETCD_LOCK_KEY=" + firstOf(h.key), "ETCD_LOCK_REV=" + token,
+		"ETCD_LOCK_KEY=" + h.keys[0], "ETCD_LOCK_REV=" + token,
 	}
 	if h.slot != nil {
 		env = append(env, fmt.Sprintf("ETCDLOCK_SLOT=%d", h.slot.number), fmt.Sprintf("ETCDLOCK_SLOT_TOKEN=%d", h.slot.token))
 	}
 	return env
-}
-
-// firstOf is the first of several, one a line.
-func firstOf(lines string) string {
-	first, _, _ := strings.Cut(lines, "\n")
-	return first
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,6 +53,24 @@ func TestAtATerminalTheCommandReadsAndGetsItsKeysOnce(t *testing.T) {
 	require.NoError(t, err)
 	p.says("got SIGINT")
 	p.signal(syscall.SIGTERM) // by kill: passed on
+	p.says("got SIGTERM")
+	require.NoError(t, syscall.Kill(pidOf(t, p), syscall.SIGKILL))
+	assert.Equal(t, 137, p.code())
+	assert.Equal(t, 1, strings.Count(p.out.String(), "got SIGINT"))
+}
+
+// So do they with --foreground where the command reads from elsewhere.
+func TestInTheForegroundKeysReachTheCommandOnceThoughItsStdinIsNoTerminal(t *testing.T) {
+	t.Parallel()
+	p := prepared(t, sharedEtcd(t), append([]string{"run", name(t), "--foreground"}, beats(t, "INT", "TERM")...)...)
+	shell := exec.Command("/bin/sh", append([]string{"-c", `exec "$0" "$@" </dev/null`}, p.cmd.Args...)...)
+	p.cmd.Path, p.cmd.Args = shell.Path, shell.Args
+	tty := terminal(t, p)
+	p.says("beat")
+	_, err := tty.WriteString("\x03") // ^C
+	require.NoError(t, err)
+	p.says("got SIGINT")
+	p.signal(syscall.SIGTERM) // by kill: passed on, after what was passed on of the key
 	p.says("got SIGTERM")
 	require.NoError(t, syscall.Kill(pidOf(t, p), syscall.SIGKILL))
 	assert.Equal(t, 137, p.code())

@@ -30,13 +30,17 @@ type want struct {
 
 // held is one hold.
 type held struct {
-	name, key string // of several, one a line, in the order of their names
-	token     int64
-	slot      *slot           // nil if none was asked for
-	ctx       context.Context // over when the hold is
-	release   func(context.Context) error
-	ran       bool // something was run under it
+	name    string   // of several, one a line, in order
+	keys    []string // in the same order
+	token   int64
+	slot    *slot           // nil if none was asked for
+	ctx     context.Context // over when the hold is
+	release func(context.Context) error
+	ran     bool // something was run under it
 }
+
+// key is that of the ticket; of several, one a line.
+func (h *held) key() string { return strings.Join(h.keys, "\n") }
 
 // left is how long the hold lasts if nothing is heard of etcd from now on: by the clock that its deadline is held against.
 func (h *held) left() time.Duration {
@@ -140,7 +144,7 @@ func (w *want) takeOne(ctx context.Context, s *etcdlock.Session) (*held, error) 
 		return nil, err
 	}
 	h := &held{
-		name: strings.Join(w.names, "\n"), key: strings.Join(hold.Keys(), "\n"), token: hold.Token(), ctx: hold.Context(), release: hold.Release,
+		name: strings.Join(w.names, "\n"), keys: hold.Keys(), token: hold.Token(), ctx: hold.Context(), release: hold.Release,
 	}
 	if w.slot {
 		h.slot = new(slot)
@@ -165,7 +169,7 @@ func (w *want) takeAlone(ctx context.Context, s *etcdlock.Session, name string) 
 		return nil, err
 	}
 	taken := time.Now()
-	h := &held{name: name, key: m.Key(), token: m.Token(), ctx: m.Context()}
+	h := &held{name: name, keys: []string{m.Key()}, token: m.Token(), ctx: m.Context()}
 	h.release = func(ctx context.Context) error {
 		if h.ran {
 			return m.UnlockAfter(ctx, w.atLeast-time.Since(taken))

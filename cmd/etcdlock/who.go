@@ -8,8 +8,11 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -72,7 +75,7 @@ func (a *app) lsCommand() *cobra.Command {
 					return err
 				}
 				var all []state
-				for _, n := range names(kvs) {
+				for _, n := range names(args[0], kvs) {
 					all = append(all, stateOf(n, kvs))
 				}
 				return show(os.Stdout, all, asJSON)
@@ -159,7 +162,7 @@ func show(w io.Writer, all []state, asJSON bool) error {
 	fmt.Fprintln(t, "NAME\tSTATE\tIDENTITY\tTOKEN\tLEASE\tKEY")
 	for _, st := range all {
 		if len(st.Holders) == 0 {
-			fmt.Fprintf(t, "%s\tfree\t\t\t\t\n", st.Name)
+			fmt.Fprintf(t, "%s\tfree\t\t\t\t\n", plainly(st.Name))
 		}
 		for _, c := range st.Holders {
 			row(t, st.Name, "holds", c)
@@ -179,5 +182,13 @@ func row(t io.Writer, name, state string, c contender) {
 	if identity == "" {
 		identity = "-" // of etcd's own clients, which write none
 	}
-	fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", name, state, identity, c.Token, c.Lease, c.Key)
+	fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", plainly(name), state, plainly(identity), c.Token, c.Lease, plainly(c.Key))
+}
+
+// plainly is text for a row of a table. What would break the row, or tell the terminal something, is shown in quotes.
+func plainly(text string) string {
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return text
+	}
+	return strconv.Quote(text)
 }
