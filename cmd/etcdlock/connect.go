@@ -54,6 +54,11 @@ func (c *connection) flags() *pflag.FlagSet {
 // config makes etcd's own configuration of it. Files are read here, so what is wrong with them shows before anything is
 // sent.
 func (c *connection) config() (*clientv3.Config, error) {
+	for flag, d := range map[string]time.Duration{"dial-timeout": c.spec.DialTimeout, "command-timeout": c.commandTimeout} {
+		if d <= 0 {
+			return nil, failed("--%s %v: how long to wait, such as 5s", flag, d)
+		}
+	}
 	spec := c.spec
 	spec.Secure = &c.secure
 	if err := c.discover(&spec); err != nil {

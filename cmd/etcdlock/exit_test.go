@@ -173,6 +173,8 @@ func TestBadInputIs125AndOneLine(t *testing.T) {
 		"run --user root job -- ls":                      "ETCDCTL_PASSWORD",
 		"run --password x job -- ls":                     "--user",
 		"run --user :x job -- ls":                        "has no name",
+		"run --command-timeout 0 job -- ls":              "such as 5s",
+		"who --dial-timeout=-1s job":                     "such as 5s",
 		"run --cert a job -- ls":                         "belong together",
 		"run --cacert /no/such/file job -- ls":           "/no/such/file",
 		"run --cacert " + notPEM + " job -- ls":          "no certificate in PEM",

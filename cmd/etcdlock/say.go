@@ -19,15 +19,23 @@ const (
 
 type sayer struct {
 	lines chan string
+	over  chan struct{} // closed by flush; lines is not, since somebody may say something still
 	done  chan struct{}
 }
 
 func newSayer(w io.Writer) *sayer {
-	s := &sayer{lines: make(chan string, linesKept), done: make(chan struct{})}
+	s := &sayer{lines: make(chan string, linesKept), over: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		for l := range s.lines {
-			_, _ = io.WriteString(w, l+"\n")
+		for {
+			select {
+			case l := <-s.lines:
+				_, _ = io.WriteString(w, l+"\n")
+			case <-s.over:
+				if len(s.lines) == 0 {
+					return
+				}
+			}
 		}
 	}()
 	return s
@@ -47,9 +55,9 @@ func (s *sayer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush ends the sayer, once nobody says anything any more.
+// flush writes what was said before, and ends the sayer. What is said later is dropped.
 func (s *sayer) flush() {
-	close(s.lines)
+	close(s.over)
 	select {
 	case <-s.done:
 	case <-time.After(lastWords):

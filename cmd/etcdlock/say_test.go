@@ -61,3 +61,14 @@ func TestAStderrThatIsClosedEndsNothing(t *testing.T) {
 	assert.Equal(t, 4, p.code())
 	assert.Empty(t, p.err.String())
 }
+
+// The parts of a client may say something for a moment after they were told to end.
+func TestWhatIsSaidTooLateHarmsNothing(t *testing.T) {
+	t.Parallel()
+	var out text
+	s := newSayer(&out)
+	s.line("in time")
+	s.flush()
+	require.NotPanics(t, func() { s.line("too late") })
+	assert.Equal(t, "in time\n", out.String())
+}
