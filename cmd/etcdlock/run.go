@@ -116,7 +116,7 @@ func (a *app) runCommand() *cobra.Command {
 	}
 	w.flags(cmd.Flags())
 	cmd.Flags().DurationVar(&w.atLeast, "hold-at-least", 0,
-		"`DURATION` for which the lock stays taken at least, though CMD ends before")
+		"`DURATION` that the lock stays taken, counted from when it was, also if CMD ends before")
 	cmd.Flags().Uint8Var(&r.conflictCode, "conflict-exit-code", exitConflict, "exit `CODE` when the lock was not obtained")
 	r.flags(cmd.Flags())
 	a.complete(cmd)
