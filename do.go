@@ -17,7 +17,9 @@ import (
 // The error joins fn's with ErrLost if the hold had ended before fn returned, or with ErrUnconfirmed if etcd has not
 // confirmed the release. Once ctx is over and fn has returned, Do waits a second for that at most; the release goes on
 // in the background. Look for ErrLost before you filter out context.Canceled: an fn whose hold was lost returns that,
-// too. A panic or runtime.Goexit in fn releases the lock and goes on.
+// too. A panic or runtime.Goexit in fn releases the lock and goes on. An fn that ends by UnlockAfter leaves the lock taken;
+// Do then has nothing left to release, and returns fn's error. Its own ctx ends with the hold: give UnlockAfter
+// context.WithoutCancel(ctx).
 func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) error {
 	if err := m.needs(ctx, "do", fn); err != nil {
 		return err

@@ -69,6 +69,9 @@ func (h *handle) releaseAfter(ctx context.Context, only *queue.Ticket, after tim
 	h.mu.Lock()
 	t, again := h.hold, false
 	switch {
+	case only != nil && t != only && only.Stays(): // by UnlockAfter, which has told how that went
+		h.mu.Unlock()
+		return nil
 	case only != nil && t != only: // somebody else has released it; its context keeps why it ended
 		h.mu.Unlock()
 		return h.failed(h.kind.give, context.Cause(only.Hold()))

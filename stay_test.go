@@ -308,3 +308,20 @@ func TestTimeAStayThatCannotBeIsTold(t *testing.T) {
 		})
 	})
 }
+
+func TestTimeAFunctionUnderDoMayLeaveTheLockTaken(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		m, other := NewMutex(open(time.Minute), "a"), NewMutex(open(time.Minute), "a")
+		for name, do := range map[string]func(context.Context, func(context.Context) error) error{"Do": m.Do, "TryDo": m.TryDo} {
+			require.NoError(t, do(t.Context(), func(ctx context.Context) error { return m.UnlockAfter(context.WithoutCancel(ctx), time.Hour) }), name)
+			require.ErrorIs(t, other.TryLock(t.Context()), ErrLocked, name)
+			time.Sleep(time.Hour + time.Minute)
+			require.ErrorIs(t, do(t.Context(), func(ctx context.Context) error { return m.Unlock(context.WithoutCancel(ctx)) }), ErrNotHeld, "else it is told: "+name)
+			require.ErrorIs(t, do(t.Context(), func(ctx context.Context) error {
+				etcd.Delete(m.Key())
+				require.ErrorIs(t, m.Verify(ctx), ErrLost)
+				return m.UnlockAfter(context.WithoutCancel(ctx), time.Hour)
+			}), ErrLost, name)
+		}
+	})
+}

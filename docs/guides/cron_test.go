@@ -16,20 +16,16 @@ import (
 // nightly runs report unless another machine runs it, or has run it in the last hour.
 func nightly(ctx context.Context, s *etcdlock.Session, report func(ctx context.Context) error) error {
 	m := etcdlock.NewMutex(s, "/cron/report")
-	if err := m.TryLock(ctx); errors.Is(err, etcdlock.ErrLocked) {
+	err := m.TryDo(ctx, func(ctx context.Context) error { // this ctx ends with the hold, too
+		if err := report(ctx); err != nil {
+			return err // the lock is released: another try may run it
+		}
+		return m.UnlockAfter(context.WithoutCancel(ctx), time.Hour) // done, and nobody does it again before that
+	})
+	if errors.Is(err, etcdlock.ErrLocked) {
 		return nil // the error names who has it
-	} else if err != nil {
-		return err // etcd is away, say: nothing was run
 	}
-	work, cancel := context.WithCancelCause(ctx) // ends with ctx, and with the hold
-	defer cancel(nil)
-	defer context.AfterFunc(m.Context(), func() { cancel(etcdlock.ErrLost) })()
-
-	after := context.WithoutCancel(ctx) // ctx may be over when the report is done
-	if err := report(work); err != nil {
-		return errors.Join(err, m.Unlock(after)) // another try may run it
-	}
-	return m.UnlockAfter(after, time.Hour) // done, and nobody does it again before that
+	return err // if etcd is away, say, nothing was run
 }
 
 // poll asks for work every minute. A minute that comes while another machine is at work is left out.
