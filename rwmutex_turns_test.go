@@ -345,3 +345,22 @@ func TestTimeASecondWriterBehindReadersIsLetInAtOnce(t *testing.T) {
 		require.LessOrEqual(t, time.Since(begin), 100*time.Millisecond)
 	})
 }
+
+// A put of a key that is there keeps its create revision, and the answer tells another.
+func TestTimeATryOfAReaderThatIsSentTwiceIsOneTicket(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		m := NewRWMutex(open(time.Minute), "a")
+		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
+			if puts(q) {
+				return memetcd.Verdict{Again: []time.Duration{300 * time.Millisecond}, AnswerAgain: true}
+			}
+			return memetcd.Verdict{}
+		})
+		h, err := m.TryRLock(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, etcd.Key(h.Key()).CreateRevision, h.Token())
+		require.NoError(t, h.Verify(t.Context()))
+		require.NoError(t, h.Release(t.Context()))
+		require.Empty(t, etcd.Keys("a/"))
+	})
+}

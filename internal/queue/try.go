@@ -179,6 +179,9 @@ func (t *Ticket) enqueueIfFree(ctx context.Context, gates []keyRange, below, lim
 		for _, gate := range gates {
 			free = append(free, clientv3.Compare(clientv3.CreateRevision(gate.from).WithRange(gate.to), "<", below))
 		}
+		if !t.kind.Class.alone() { // its gates leave out its own key, and what is sent twice must not put it twice
+			free = append(free, clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0))
+		}
 		start := lease.Now()
 		var resp *clientv3.TxnResponse
 		err := c.Once(ctx, func(ctx context.Context) (err error) {
