@@ -48,43 +48,6 @@ type stage struct {
 	names       int
 }
 
-func freeze(ctx context.Context, s *stage, _ []*faultproxy.Proxy, _ []*trial) error {
-	m := s.cluster.Members[0]
-	if err := m.Stop(); err != nil {
-		return err
-	}
-	defer m.Cont()
-	return pause(ctx, ttl/2+time.Duration(rand.Int64N(int64(ttl))))
-}
-
-func swallow(_ context.Context, _ *stage, links []*faultproxy.Proxy, _ []*trial) error {
-	for _, l := range links {
-		l.Hold(faultproxy.Both)
-	}
-	return nil
-}
-
-func refuse(_ context.Context, _ *stage, links []*faultproxy.Proxy, _ []*trial) error {
-	for _, l := range links {
-		l.Cut()
-	}
-	return nil
-}
-
-func remove(ctx context.Context, s *stage, _ []*faultproxy.Proxy, all []*trial) error {
-	client, err := cluster.NewClient(s.cluster.Endpoints()...)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	for _, t := range all {
-		if _, err := client.Delete(ctx, t.key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (k kase) run(ctx context.Context, s *stage, trials int) (result, error) {
 	r := result{title: k.title, removes: k.removes}
 	if k.busy {
