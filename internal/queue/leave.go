@@ -128,8 +128,8 @@ func (t *Ticket) Removed(at int64) {
 	if t.state == staying {
 		hold = nil // it was released: this is the end of its time
 	}
-	if at == 0 {
-		t.lease.burnLocked(t.n) // the key is another's now: the next ticket of the name would take it for its own
+	if at == 0 { // the key may be there, as another's: the put of the next ticket of its name would take it for its own
+		t.lease.burnLocked(t.n)
 	}
 	t.goneLocked(at)
 	t.recheckLocked()

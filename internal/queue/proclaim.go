@@ -49,7 +49,7 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			return lease.ErrLost
 		}
 		if clientv3.LeaseID(kv.Lease) == t.lease.ID && t.lease.shared && sure && once || t.taken(kv) {
-			t.takenUp()
+			t.Removed(0)
 			return lease.ErrLost
 		}
 		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.

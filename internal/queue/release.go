@@ -164,7 +164,7 @@ func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
 	if kv := generationOf(kvs, t.key, t.rev); kv == nil {
 		t.Removed(rev)
 	} else if t.taken(kv) {
-		t.takenUp()
+		t.Removed(0)
 	}
 }
 

@@ -152,18 +152,8 @@ func (t *Ticket) lookWhose() {
 		return // the next check finds it again
 	}
 	if kv := generationOf(resp.Kvs, t.key, t.rev); kv != nil && t.taken(kv) {
-		t.takenUp()
+		t.Removed(0)
 	}
-}
-
-// takenUp says that another Session has the ticket. Its key is there for as long as that one keeps it: the name is burnt, or
-// the put of the next ticket of that name would find the key there and take it for its own.
-func (t *Ticket) takenUp() {
-	q := t.group.q
-	q.mu.Lock()
-	t.lease.burnLocked(t.n)
-	q.mu.Unlock()
-	t.Removed(0)
 }
 
 func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
