@@ -137,12 +137,12 @@ func mixed(t *testing.T, seed uint64, kinds []*queue.Kind, try bool) (bad []stri
 					if try && own.IntN(3) == 0 {
 						var by *queue.Contender
 						patient = false
-						tk, by, err = s.tickets.Try(ctx, k, "a", s.opts.identity, &seen)
+						tk, by, _, err = s.tickets.Try(ctx, k, "a", []string{"a"}, s.opts.identity, &seen)
 						if err == nil && by != nil {
 							err = ErrLocked
 						}
 					} else {
-						tk, _, err = s.tickets.Acquire(ctx, k, "a", s.opts.identity)
+						tk, _, _, err = s.tickets.Acquire(ctx, k, "a", []string{"a"}, s.opts.identity)
 					}
 					cancel()
 					if err != nil {
@@ -242,7 +242,7 @@ func TestNoMorePermitsHoldThanThereAre(t *testing.T) {
 		n := 0
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			_, _, err := s.tickets.Acquire(ctx, &queue.Kind{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld}, "a", "v")
+			_, _, _, err := s.tickets.Acquire(ctx, &queue.Kind{Class: queue.Of(2), Weight: 1, Released: ErrNotHeld}, "a", []string{"a"}, "v")
 			cancel()
 			if err == nil {
 				n++
@@ -256,10 +256,10 @@ func TestAReaderTriesBesideAReaderOfItsSession(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(3 * time.Second)
 		reader := &queue.Kind{Class: queue.Reader, Weight: 1, Released: ErrNotHeld}
-		_, _, err := s.tickets.Acquire(t.Context(), reader, "a", "v")
+		_, _, _, err := s.tickets.Acquire(t.Context(), reader, "a", []string{"a"}, "v")
 		require.NoError(t, err)
 		var seen queue.Seen
-		_, by, err := s.tickets.Try(t.Context(), reader, "a", "v", &seen)
+		_, by, _, err := s.tickets.Try(t.Context(), reader, "a", []string{"a"}, "v", &seen)
 		require.NoError(t, err)
 		require.Nil(t, by)
 	})

@@ -36,7 +36,7 @@ func LockAll(ctx context.Context, s *Session, names ...string) (*Hold, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, by, in, err := s.tickets.AcquireAll(ctx, n.kind.ticket, n.name, names, s.opts.identity)
+	t, by, in, err := s.tickets.Acquire(ctx, n.kind.ticket, n.name, names, s.opts.identity)
 	if by != nil {
 		err = fmt.Errorf("%w: %w", err, n.lockedIn(by, in))
 	}
@@ -53,7 +53,7 @@ func TryLockAll(ctx context.Context, s *Session, names ...string) (*Hold, error)
 	if err != nil {
 		return nil, err
 	}
-	t, by, in, err := s.tickets.TryAll(ctx, n.kind.ticket, n.name, names, s.opts.identity)
+	t, by, in, err := s.tickets.Try(ctx, n.kind.ticket, n.name, names, s.opts.identity, new(queue.Seen))
 	switch {
 	case err != nil:
 		return nil, n.failed(n.kind.take, err)

@@ -82,7 +82,7 @@ func (n *named) failed(verb string, err error) error {
 
 // acquire queues and waits; locked tells who held when it was in vain.
 func (n *named) acquire(ctx context.Context, value string, locked func(*queue.Contender) *LockedError) (*queue.Ticket, error) {
-	t, by, err := n.s.tickets.Acquire(ctx, n.of().ticket, n.name, value)
+	t, by, _, err := n.s.tickets.Acquire(ctx, n.of().ticket, n.name, []string{n.name}, value)
 	switch {
 	case err == nil:
 		return t, nil
@@ -98,7 +98,7 @@ func (n *named) try(ctx context.Context, value string, mu *sync.Mutex, seen *que
 	mu.Lock()
 	last := *seen
 	mu.Unlock()
-	t, by, err := n.s.tickets.Try(ctx, n.of().ticket, n.name, value, &last)
+	t, by, _, err := n.s.tickets.Try(ctx, n.of().ticket, n.name, []string{n.name}, value, &last)
 	mu.Lock()
 	*seen = last
 	mu.Unlock()

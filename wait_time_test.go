@@ -225,7 +225,7 @@ func TestTimeAReleaseThatMustGoThroughEtcdDoesNotWaitForAnothersDeletion(t *test
 			inBubble(t, func(t *testing.T, e *etcd) {
 				s := e.session(t)
 				take := func(ctx context.Context) (*queue.Ticket, error) {
-					ticket, _, err := s.tickets.Acquire(ctx, c.kind.ticket, "stuck", "")
+					ticket, _, _, err := s.tickets.Acquire(ctx, c.kind.ticket, "stuck", []string{"stuck"}, "")
 					return ticket, err
 				}
 				first, err := take(t.Context())

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/etcdlock/etcdlock/internal/rpc"
@@ -10,49 +11,52 @@ import (
 
 // This file takes a ticket from nothing to a hold. Whatever goes wrong on the way, the ticket leaves the queue.
 
-// Acquire queues for name and waits, as long as ctx allows. A ticket that is lost while it waits, with its lease or by
-// itself, is replaced by a new one at the end of the queue.
+// Acquire queues for the names, all at once, and waits until its tickets are first in all of them, as long as ctx allows. It
+// returns the first of them. Where one is lost while it waits, with its lease or by itself, all are replaced by new ones at
+// the ends of the queues. as is what the names are called together.
 //
-// With an error, by is not nil if the caller's context ended while others held; its fields are empty where nobody knows
-// who.
-func (q *Tickets) Acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
-	w := q.waitBegun(ctx, k, name, false)
-	t, by, err = q.acquire(ctx, k, name, value)
+// With an error, by is not nil if the caller's context ended while others held: in tells the name, and by's fields are empty
+// where nobody knows who.
+func (q *Tickets) Acquire(
+	ctx context.Context, k *Kind, as string, names []string, value string,
+) (t *Ticket, by *Contender, in string, err error) {
+	w := q.waitBegun(ctx, k, as, false)
+	t, by, in, err = q.untilHeld(ctx, k, names, value, set.queue)
 	q.waitEnded(ctx, w, t, by, err)
-	return t, by, err
+	return t, by, in, err
 }
 
-func (q *Tickets) acquire(ctx context.Context, k *Kind, name, value string) (t *Ticket, by *Contender, err error) {
+// untilHeld registers tickets and has them join, again and again, until they hold; or until join finds somebody in the way.
+func (q *Tickets) untilHeld(
+	ctx context.Context, k *Kind, names []string, value string, join func(set, context.Context) (*Contender, error),
+) (t *Ticket, by *Contender, in string, err error) {
 	for n := 0; ; n++ {
 		l, err := q.usable(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, "", err
 		}
-		t, takenUp := q.newTicket(l, k, name, value)
-		if takenUp {
-			return t, nil, nil
+		s, takenUp := q.newSet(l, k, names, value)
+		if takenUp != nil {
+			return takenUp, nil, "", nil
 		}
 		if err := q.over(); err != nil { // Clear looks at what is registered before the end begins
-			t.forget()
-			return nil, nil, err
+			s.giveUp(nil)
+			return nil, nil, "", err
 		}
-		a, err := t.enqueue(ctx)
-		if err == nil && k.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
-			err = ErrShared
+		by, err := join(s, ctx)
+		if err == nil && by == nil {
+			return s[0], nil, "", nil
 		}
-		t.warnOf(a.near.key)
+		s.giveUp(err)
 		if err == nil {
-			err = t.wait(ctx, a)
+			return nil, by, by.Key[:strings.LastIndexByte(by.Key, '/')], nil
 		}
-		if err == nil {
-			return t, nil, nil
-		}
-		t.giveUp(err)
 		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
-			return nil, nil, q.why(ctx, err)
+			return nil, nil, "", q.why(ctx, err)
 		}
 		if pause(ctx, l, n); ctx.Err() != nil {
-			return nil, t.blocker(), q.why(ctx, err)
+			by, in := s.blocker()
+			return nil, by, in, q.why(ctx, err)
 		}
 	}
 }

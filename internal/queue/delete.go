@@ -12,8 +12,9 @@ import (
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
-// This file deletes the tickets that have left. A flush is a run of attempts, in a goroutine of the Session (the first of
-// them may be the releasing caller's own), that goes on until etcd has confirmed or the lease is over.
+// This file deletes the tickets that have left. A flush is a run of attempts for one name, or for those that were taken
+// together, in a goroutine of the Session (the first of them may be the releasing caller's own), that goes on until etcd has
+// confirmed or the lease is over.
 
 // maxFlushes is how many flushes of one name may be under way. More than one is for deletions that somebody may wait for
 // while an attempt hangs.
@@ -30,57 +31,70 @@ func (g *group) flushDueLocked(urgent bool) bool {
 	return due
 }
 
-// flushLocked starts a flush in the background.
-func (g *group) flushLocked() {
-	if !g.q.tasks.Go(g.flush) {
-		g.flushes-- // the Session is closed: the revoked lease takes the tickets
+// flushLocked starts a flush of some names in the background.
+func (q *Tickets) flushLocked(groups ...*group) {
+	if len(groups) > 0 && !q.tasks.Go(func() { q.flush(groups) }) {
+		endFlushesLocked(groups) // the Session is closed: the revoked lease takes the tickets
+	}
+}
+
+func endFlushesLocked(groups []*group) {
+	for _, g := range groups {
+		g.flushes--
 	}
 }
 
 // flushBesideLocked starts one flush more after an attempt that was not answered, if they are not too many then: of two
 // that are sent at once, one meets another member than the one that may be frozen. See rpc.Retry.
-func (g *group) flushBesideLocked(most int16) {
-	if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes < most {
-		g.flushes++
-		g.flushLocked()
+func (q *Tickets) flushBesideLocked(groups []*group, most int16) {
+	var beside []*group
+	for _, g := range groups {
+		if errors.Is(g.lastErr, rpc.ErrUnanswered) && g.flushes < most {
+			g.flushes++
+			beside = append(beside, g)
+		}
 	}
+	q.flushLocked(beside...)
 }
 
 // flush deletes until nothing is left to delete.
-func (g *group) flush() {
-	q := g.q
+func (q *Tickets) flush(groups []*group) {
 	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
 	for n := 0; ; n++ {
-		more, err := g.attempt(q.tasks.Back(), q.c.AttemptTimeout(n))
+		var err error
+		groups, err = q.attempt(q.tasks.Back(), q.c.AttemptTimeout(n), groups)
 		switch {
-		case err == nil && !more:
+		case len(groups) == 0:
 			return
 		case err == nil:
 			n = -1
 			pace.Reset()
 		case !pace.Wait(q.tasks.Back()):
 			q.mu.Lock()
-			g.flushes--
+			endFlushesLocked(groups)
 			q.mu.Unlock()
 			return
 		default:
 			q.mu.Lock()
-			g.flushBesideLocked(2)
+			q.flushBesideLocked(groups, 2)
 			q.mu.Unlock()
 		}
 	}
 }
 
-// attempt sends one Txn of deletions. The flush has ended when it returns without an error and without more to do.
-func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, err error) {
-	q := g.q
+// attempt sends one Txn of deletions. It returns the groups whose flush has not ended: there is more to do, or it failed.
+func (q *Tickets) attempt(ctx context.Context, limit time.Duration, groups []*group) (rest []*group, err error) {
 	q.mu.Lock()
-	g.dropDeletedLocked()
-	batch := slices.Clone(g.toDelete[:min(len(g.toDelete), max(q.c.PartSize()-3, 1))]) // each is a Txn of its own, inside
+	var batch []*Ticket
+	for _, g := range groups {
+		g.dropDeletedLocked()
+		room := max(q.c.PartSize()-3, 1) - len(batch) // each is a Txn of its own, inside
+		batch = append(batch, g.toDelete[:min(len(g.toDelete), room)]...)
+	}
 	if len(batch) == 0 {
-		g.flushes--
+		endFlushesLocked(groups)
 		q.mu.Unlock()
-		return false, nil
+		return nil, nil
 	}
 	ops := deletionsLocked(batch)
 	q.mu.Unlock()
@@ -92,16 +106,19 @@ func (g *group) attempt(ctx context.Context, limit time.Duration) (more bool, er
 	q.deletedLocked(batch, done)
 	switch {
 	case done.tooMuch:
-		return true, nil // again, with fewer
+		return groups, nil // again, with fewer
 	case done.err != nil:
-		return true, done.err
+		return groups, done.err
 	}
-	g.dropDeletedLocked()
-	if slices.ContainsFunc(g.toDelete, func(t *Ticket) bool { return t.deletions.out == 0 }) {
-		return true, nil
+	for _, g := range groups {
+		g.dropDeletedLocked()
+		if slices.ContainsFunc(g.toDelete, func(t *Ticket) bool { return t.deletions.out == 0 }) {
+			rest = append(rest, g)
+		} else {
+			g.flushes-- // what is left, other flushes have under way, and repeat
+		}
 	}
-	g.flushes-- // what is left, other flushes have under way, and repeat
-	return false, nil
+	return rest, nil
 }
 
 // deleted is what came of one request to delete tickets.

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -68,69 +69,119 @@ func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool
 	return ahead{rev, nearest[0], nearest[1]}, ok
 }
 
-// enqueue puts the ticket at the end of its queue: one request, which can be repeated until it is answered. The
-// operations of a Txn run in order, so the ranges see the queue just before the put.
+// put is how a ticket comes to be in etcd.
+func (t *Ticket) put() clientv3.Op {
+	return clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID))
+}
+
+// absent is true while it is not there.
+func (t *Ticket) absent() clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)
+}
+
+// enqueue puts the tickets at the ends of their queues: one request, which can be repeated until it is answered. The
+// operations of a Txn run in order, so the ranges see the queues just before the puts; all ranges come before all puts, as
+// names nest.
 //
-// A second arrival, sent by us or by the etcd client on its own, finds the ticket and changes nothing. So does one that
-// finds there what was put for an earlier ticket of this name: that is as good, if it has the same value.
-func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
-	ctx, release := t.lease.bound(ctx)
+// A second arrival, sent by us or by the etcd client on its own, finds the tickets and changes nothing. So does one that
+// finds there what was put for earlier tickets of these names: see found.
+func (s set) enqueue(ctx context.Context) ([]ahead, error) {
+	c, k := s.of().c, s[0].kind
+	ctx, release := s[0].lease.bound(ctx)
 	defer release()
-	c := t.group.q.c
-	put, counting := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID)), t.group.counting(t.kind.Class)
+	var absent []clientv3.Cmp
+	var looks, puts, finds []clientv3.Op
+	for _, t := range s {
+		counting := t.group.counting(k.Class)
+		absent = append(absent, t.absent())
+		looks = append(append(looks, t.asking(2, 0, 0)...), counting...)
+		puts = append(puts, t.put())
+		finds = append(append(finds, clientv3.OpGet(t.key)), counting...)
+	}
+	each := len(looks) / len(s) // of the answers belong to one ticket
+	then := append(looks, puts...)
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
-		resp, err := c.Txn(ctx).
-			If(clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0)).
-			Then(append(t.asking(2, 0, 0), append(counting, put)...)...).
-			Else(append([]clientv3.Op{clientv3.OpGet(t.key)}, counting...)...).
-			Commit()
+		resp, err := c.Txn(ctx).If(absent...).Then(then...).Else(finds...).Commit()
 		if err != nil || lease.Now().Sub(start) > time.Second {
 			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
 			// etcd client, which repeats some by itself.
-			t.late()
+			s.late()
 		}
 		return resp, err
 	})
 	if err != nil {
-		return ahead{}, t.leaseGone(err)
+		return nil, s.refused(err, len(then))
 	}
+	behind := make([]ahead, len(s))
 	if !resp.Succeeded {
-		kvs := resp.Responses[0].GetResponseRange().Kvs
-		if len(kvs) == 0 {
-			return ahead{}, errors.New("etcdlock: bug: a ticket both exists and does not")
+		if !s.found(resp.Responses, resp.Header.Revision) {
+			return nil, errRequeue
 		}
-		t.count(resp.Responses[1:], resp.Header.Revision, generation{})
-		if !t.found(kvs[0]) {
-			return ahead{}, errRequeue
+		if len(s) > 1 {
+			return s.look(ctx, 0, nil)
 		}
-		return t.look(ctx, 0)
+		behind[0], err = s[0].look(ctx, 0)
+		return behind, err
 	}
-	rev, gates := resp.Header.Revision, resp.Responses[:len(resp.Responses)-1-len(counting)]
-	t.count(resp.Responses[len(gates):len(gates)+len(counting)], rev, generation{t.key, rev})
-	t.placed(rev)
-	var answers []*pb.RangeResponse
-	for _, r := range gates {
-		answers = append(answers, r.GetResponseRange())
+	rev, gates := resp.Header.Revision, len(k.Class.gates(s[0].group.prefix))
+	for i, t := range s {
+		own := resp.Responses[i*each:][:each]
+		t.count(own[gates:], rev, generation{t.key, rev})
+		t.placed(rev)
+		var ok bool
+		if behind[i], ok = t.ahead(ranges(own[:gates]), rev); !ok { // names nest here
+			if behind[i], err = t.look(ctx, rev); err != nil {
+				return nil, err
+			}
+		}
 	}
-	if a, ok := t.ahead(answers, rev); ok {
-		return a, nil
-	}
-	return t.look(ctx, rev) // names nest here
+	return behind, nil
 }
 
-// found takes the key that is there already for this ticket; false if it has not the ticket's value, and has to go, or if
-// another Session has taken it up before we knew that it was there.
-func (t *Ticket) found(kv *mvccpb.KeyValue) bool {
-	if t.foundTaken(kv) {
-		return false
+func ranges(answers []*pb.ResponseOp) (rs []*pb.RangeResponse) {
+	for _, r := range answers {
+		rs = append(rs, r.GetResponseRange())
 	}
-	t.placed(kv.CreateRevision)
-	if string(kv.Value) == t.value {
-		return true
+	return rs
+}
+
+// refused words what etcd says to so many operations in one Txn, and to a dead lease.
+func (s set) refused(err error, ops int) error {
+	if errors.Is(err, rpctypes.ErrTooManyOps) {
+		return fmt.Errorf("%d names take %d operations in one Txn, and this etcd takes fewer (--max-txn-ops): %w",
+			len(s), ops, err)
 	}
-	t.late()
-	return false
+	return s[0].leaseGone(err)
+}
+
+// found takes the keys that are there already for these tickets, as of revision rev. They are what an earlier copy of the
+// same Txn has put only if all are there, with one create revision and our values; one that was put for an earlier ticket of
+// its name is as good. Else they have to go, and nothing of their names is used again. One that another Session has taken up
+// before we knew that it was there is that Session's.
+func (s set) found(answers []*pb.ResponseOp, rev int64) bool {
+	same, each := true, len(answers)/len(s)
+	for i, t := range s {
+		own := answers[i*each:][:each]
+		t.count(own[1:], rev, generation{})
+		kvs := own[0].GetResponseRange().Kvs
+		if len(kvs) == 0 || t.foundTaken(kvs[0]) {
+			same = false
+			continue
+		}
+		t.placed(kvs[0].CreateRevision)
+		same = same && t.rev == s[0].rev && string(kvs[0].Value) == t.value
+	}
+	if !same {
+		s.late()
+	}
+	return same
+}
+
+func (s set) late() {
+	for _, t := range s {
+		t.late()
+	}
 }
 
 func (t *Ticket) foundTaken(kv *mvccpb.KeyValue) bool {

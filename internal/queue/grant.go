@@ -7,7 +7,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
-	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file makes a ticket a hold.
@@ -112,16 +111,10 @@ func (t *Ticket) checkAt(at int64) {
 	ctx, cancel := context.WithCancel(q.tasks.Back())
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // nobody wants to know any more
-	r, rev, err := q.c.ReadAt(ctx, at, func(at int64) clientv3.Op {
-		return clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
-	})
-	switch {
-	case err != nil:
-	case generationOf(r[0].Kvs, t.key, t.rev) != nil:
-		q.mu.Lock()
-		t.checking = nil
-		q.mu.Unlock()
-	default:
-		t.Removed(rev)
+	if t.ask(ctx, at, clientv3.WithKeysOnly()) != nil {
+		return
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.checking = nil
 }

@@ -9,17 +9,50 @@ import (
 
 // This file takes tickets out of the queue. All ways out are here:
 //
-//	Leave, leaveIf, leaveNow   released or given up: its deletion is sent until it is confirmed (delete.go)
-//	giveUp                     after a failure, before it held
-//	forget                     it was never put
+//	Leave, leave, leaveIf      released or given up: its deletion is sent until it is confirmed (delete.go)
+//	giveUp                     before it held: after a failure, or since somebody is in the way
 //	Removed                    somebody else removed it
 //	Drop (tickets.go)          its lease is over
 //
 // So a caller that runs out of patience leaves nothing behind.
 
-// Leave takes the ticket out of the queue: a release if it is held and alive, giving up otherwise. It returns at once;
-// the deletion is sent in the background and ends with the ticket being gone.
-func (t *Ticket) Leave() { t.leaveIf(sending, waiting, held, idle) }
+// Leave takes the ticket, and those that were put with it, out of the queue: a release if it is held and alive, giving up
+// otherwise. It returns at once; the deletion is sent in the background and ends with the ticket being gone.
+func (t *Ticket) Leave() { t.set().leave(context.Background(), false) }
+
+// leave is Leave. now is for a holder that waits for the deletion: it makes the first attempt itself, which saves two
+// changes of goroutine, and leaves the rest to the background.
+func (s set) leave(ctx context.Context, now bool) {
+	l, q := s[0].lease, s.of()
+	l.Alive() // ends it if it is over, which may not be done under mu
+	var due []*group
+	q.mu.Lock()
+	for _, t := range s {
+		if slices.Contains(inQueue, t.state) && t.startLeavingLocked() {
+			due = append(due, t.group)
+		}
+	}
+	if !now {
+		q.flushLocked(due...)
+	}
+	q.mu.Unlock()
+	if !now || len(due) == 0 {
+		return
+	}
+	// With the lease's end the tickets go by themselves.
+	rest, _ := q.attempt(ctx, min(q.c.AttemptTimeout(0), l.Left()), due)
+	if len(rest) > 0 {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.flushLocked(rest...)
+		if ctx.Err() == nil {
+			q.flushBesideLocked(rest, maxFlushes)
+		}
+	}
+}
+
+// inQueue are the states in which there is something to leave.
+var inQueue = []state{sending, waiting, held, idle}
 
 // leaveIf leaves if the ticket is in one of these states.
 func (t *Ticket) leaveIf(in ...state) {
@@ -35,30 +68,7 @@ func (t *Ticket) leaveIf(in ...state) {
 // leaveLocked leaves, with the deletion in the background.
 func (t *Ticket) leaveLocked() {
 	if t.startLeavingLocked() {
-		t.group.flushLocked()
-	}
-}
-
-// leaveNow is leave for a holder that waits for the deletion: it makes the first attempt itself, which saves two
-// changes of goroutine, and leaves the rest to the background.
-func (t *Ticket) leaveNow(ctx context.Context) {
-	t.lease.Alive()
-	q := t.group.q
-	q.mu.Lock()
-	due := t.state == held && t.startLeavingLocked()
-	q.mu.Unlock()
-	if !due {
-		return
-	}
-	// With the lease's end the ticket goes by itself.
-	more, err := t.group.attempt(ctx, min(q.c.AttemptTimeout(0), t.lease.Left()))
-	if more || err != nil {
-		q.mu.Lock()
-		t.group.flushLocked()
-		if ctx.Err() == nil {
-			t.group.flushBesideLocked(maxFlushes)
-		}
-		q.mu.Unlock()
+		t.group.q.flushLocked(t.group)
 	}
 }
 
@@ -86,33 +96,22 @@ func (t *Ticket) startLeavingLocked() bool {
 	return t.group.flushDueLocked(!t.handsOffLocked(t.next))
 }
 
-// giveUp leaves after a failure. A put that etcd refused for good is not there: there is nothing to delete, and no
-// permission to. Should an earlier attempt of it have arrived unanswered, the sweep finds it.
-func (t *Ticket) giveUp(err error) {
-	q := t.group.q
+// giveUp leaves after a failure; err is nil if it was none, and tickets that are not known to be in etcd were never put. A
+// put that etcd refused for good is not there: there is nothing to delete, and no permission to. Should an earlier attempt of
+// it have arrived unanswered, the sweep finds it.
+func (s set) giveUp(err error) {
+	q := s.of()
 	q.mu.Lock()
-	refused := t.refusedLocked(err)
+	for _, t := range s {
+		if t.state == sending && !rpc.Transient(err) {
+			if err != nil {
+				t.lateLocked()
+			}
+			t.goneLocked(0)
+		}
+	}
 	q.mu.Unlock()
-	if !refused {
-		t.Leave()
-	}
-}
-
-func (t *Ticket) refusedLocked(err error) bool {
-	refused := t.state == sending && !rpc.Transient(err)
-	if refused {
-		t.lateLocked()
-		t.goneLocked(0)
-	}
-	return refused
-}
-
-// forget drops a ticket that was never put.
-func (t *Ticket) forget() {
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	t.goneLocked(0)
+	s.leave(q.tasks.Back(), false)
 }
 
 // Removed says that somebody else removed the ticket, as of revision at; 0 where that is not known, or where another

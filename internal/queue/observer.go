@@ -172,7 +172,7 @@ func (t *Ticket) endHoldLocked(to state) {
 		}
 	}
 	if t.all != nil { // their hold is one, though the others are in etcd until its release
-		for _, o := range t.all.tickets {
+		for _, o := range t.all.set {
 			o.endHoldLocked(to)
 		}
 	}

@@ -17,7 +17,8 @@ func TestWithoutAnObserverNothingIsAllocatedForOne(t *testing.T) {
 	l := q.Use(lease.New(0x1000, time.Minute, 0, 60, lease.Now()), false)
 	defer l.End(lease.ErrLost)
 	k := &Kind{Class: Exclusive, Weight: 1, Released: errors.New("released"), Handoff: true}
-	ticket, _ := q.newTicket(l, k, "a", "x")
+	s, _ := q.newSet(l, k, []string{"a"}, "x")
+	ticket := s[0]
 	ticket.hold = lease.NewHold(l.Lease, k.Released)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		w := q.waitBegun(context.Background(), k, "a", false)

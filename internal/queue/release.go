@@ -21,9 +21,6 @@ import (
 // nil says that the ticket is gone, or that it lingers. lease.ErrLost, ErrClosed and rpc.ErrClientClosed say why the hold
 // had ended before; everything else matches ErrUnconfirmed.
 func (t *Ticket) Release(ctx context.Context, again bool) error {
-	if t.all != nil {
-		return t.all.release(ctx, again)
-	}
 	if again && t.stay != nil {
 		return t.awaitStay(ctx, time.After(t.lease.Left()))
 	}
@@ -36,15 +33,18 @@ func (t *Ticket) Release(ctx context.Context, again bool) error {
 	enough := time.NewTimer(t.lease.Left()) // as of the call: renewals may go on while writes do not
 	defer enough.Stop()
 	if !again {
-		if ctx.Err() == nil {
-			t.leaveNow(ctx)
-		}
-		t.Leave() // unless it has left
-		if lost != nil {
+		if t.set().leave(ctx, ctx.Err() == nil); lost != nil {
 			return lost
 		}
 	}
-	return t.awaitGone(ctx, enough.C)
+	for _, t := range t.set() {
+		if err := t.awaitGone(ctx, enough.C); errors.Is(err, lease.ErrLost) {
+			lost = err
+		} else if err != nil {
+			return err
+		}
+	}
+	return lost
 }
 
 // awaitGone waits until the ticket's deletion is confirmed. It ends early when ctx does, when enough comes, when the lease
@@ -119,14 +119,15 @@ func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 }
 
 // Guards are the comparisons that are true while all that it holds exists, nil if it does not hold.
-func (t *Ticket) Guards() []clientv3.Cmp {
-	if t.all != nil {
-		return t.all.guards()
+func (t *Ticket) Guards() (all []clientv3.Cmp) {
+	for _, t := range t.set() {
+		cmp, ok := t.Guard()
+		if !ok {
+			return nil
+		}
+		all = append(all, cmp)
 	}
-	if cmp, ok := t.Guard(); ok {
-		return []clientv3.Cmp{cmp}
-	}
-	return nil
+	return all
 }
 
 // Verify asks etcd for the ticket. That it exists is enough: it held once, and nobody can come before it.
@@ -137,29 +138,36 @@ func (t *Ticket) Verify(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
-	err := t.ask(ctx)
+	err := t.ask(ctx, 0)                      // with the lease, which a read of keys alone has not
 	if t.hold.Err() != nil {
 		return t.ended()
 	}
 	return err
 }
 
-// ask asks etcd for the ticket, and those of its set, and takes it in what is gone.
-func (t *Ticket) ask(ctx context.Context) error {
-	if t.all != nil {
-		return t.all.ask(ctx)
-	}
-	c := t.group.q.c
-	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return c.Get(ctx, t.key) // with its lease, which a read of the key alone has not
+// ask asks etcd for the ticket, and those of its set, as of revision at, or now if that is 0, and takes in what is gone.
+func (t *Ticket) ask(ctx context.Context, at int64, opts ...clientv3.OpOption) error {
+	s := t.set()
+	answers, rev, err := s.of().c.ReadAt(ctx, at, func(at int64) clientv3.Op {
+		ops := make([]clientv3.Op, len(s))
+		for i, t := range s {
+			ops[i] = clientv3.OpGet(t.key, append(rpc.AsOf(at), opts...)...)
+		}
+		if len(ops) == 1 {
+			return ops[0]
+		}
+		return clientv3.OpTxn(nil, ops, nil)
 	})
-	if err == nil {
-		t.shown(resp.Kvs, resp.Header.Revision)
+	if err != nil {
+		return err
 	}
-	return err
+	for i, t := range s {
+		t.shown(answers[i].Kvs, rev)
+	}
+	return nil
 }
 
-// shown takes in what a read of the key, with its lease, has shown as of rev: that the ticket is gone, or another's now.
+// shown takes in what a read of the key has shown as of rev: that the ticket is gone; or another's now, if it had the lease.
 func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
 	if kv := generationOf(kvs, t.key, t.rev); kv == nil {
 		t.Removed(rev)

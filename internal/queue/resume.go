@@ -47,7 +47,7 @@ func (q *Tickets) resume(ctx context.Context, k *Kind, name, key string, rev int
 		return nil, nil, err
 	}
 	if q.over() != nil {
-		t.forget()
+		set{t}.giveUp(nil)
 		return nil, nil, q.over()
 	}
 	if err = t.claim(ctx, rev); err != nil {
@@ -60,7 +60,7 @@ func (q *Tickets) resume(ctx context.Context, k *Kind, name, key string, rev int
 		if err == nil {
 			return t, nil, nil
 		}
-		t.giveUp(err)
+		set{t}.giveUp(err)
 		if ctx.Err() != nil {
 			by = t.blocker()
 		}
@@ -135,10 +135,9 @@ func (t *Ticket) claimedAs(kv *mvccpb.KeyValue) {
 // giveUpClaim is for a claim that was not made, as far as is known.
 func (t *Ticket) giveUpClaim(err error) {
 	if errors.Is(err, ErrTaken) || t.lease.shared {
-		t.forget() // the ticket is another's, or is where it was
-		return
+		err = nil // the ticket is another's, or is where it was
 	}
-	t.giveUp(err)
+	set{t}.giveUp(err)
 }
 
 // lookWhose asks etcd who has the ticket. The checks beside the renewals read keys alone, which have no lease: but they show

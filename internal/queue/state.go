@@ -128,10 +128,7 @@ func (t *Ticket) isGone() bool {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t.all != nil {
-		return slices.ContainsFunc(t.all.tickets, func(t *Ticket) bool { return t.state == gone })
-	}
-	return t.state == gone
+	return slices.ContainsFunc(t.set(), func(t *Ticket) bool { return t.state == gone })
 }
 
 // changedLocked returns a channel that is closed when the ticket has left or is gone, or more is known of its deletion.

@@ -30,7 +30,7 @@ type Ticket struct {
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
 	value string
-	all   *All // that it is one of, nil for a ticket by itself
+	all   *together // with others; nil for a ticket by itself
 
 	claimed bool // it was of an earlier Session: see resume.go
 
@@ -68,18 +68,6 @@ type Ticket struct {
 type generation struct {
 	key string
 	rev int64 // create revision
-}
-
-// newTicket registers a ticket before its put is sent, so that clean-up can tell it from a stray at any time. Where the
-// Session keeps the lock idle, that is taken up instead, and held. The two are one step: a ticket that idles never has
-// one of its own Session behind it.
-func (q *Tickets) newTicket(l *Lease, k *Kind, name, value string) (t *Ticket, takenUp bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if t := q.groups[name].takeUpLocked(k); t != nil {
-		return t, true
-	}
-	return q.newTicketLocked(l, k, name, value), false
 }
 
 func (q *Tickets) newTicketLocked(l *Lease, k *Kind, name, value string) *Ticket {
@@ -166,10 +154,7 @@ func (t *Ticket) Key() string { return t.key }
 
 // Keys are the keys of the ticket and of those that were put with it, in the order of their names.
 func (t *Ticket) Keys() (keys []string) {
-	if t.all == nil {
-		return []string{t.key}
-	}
-	for _, t := range t.all.tickets {
+	for _, t := range t.set() {
 		keys = append(keys, t.key)
 	}
 	return keys

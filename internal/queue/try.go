@@ -2,7 +2,7 @@ package queue
 
 import (
 	"context"
-	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -17,91 +17,70 @@ import (
 // Seen is a holder that etcd named at an earlier try. The zero value is none.
 type Seen generation
 
-// Try takes the lock if nobody is in the way, and else returns who is. seen is the holder that etcd named at the last try,
-// and is set to the one that it names now.
-func (q *Tickets) Try(ctx context.Context, k *Kind, name, value string, seen *Seen) (t *Ticket, by *Contender, err error) {
-	w := q.waitBegun(ctx, k, name, true)
-	t, by, err = q.acquireIfFree(ctx, k, name, value, seen)
-	q.waitEnded(ctx, w, t, by, err)
-	return t, by, err
-}
-
-func (q *Tickets) acquireIfFree(
-	ctx context.Context, k *Kind, name, value string, seen *Seen,
-) (t *Ticket, by *Contender, err error) {
-	for {
-		l, err := q.usable(ctx)
-		if err != nil {
-			return nil, nil, err
+// Try takes all names if nobody is in the way in any of them, and else returns who is, and in which. seen is the holder
+// that etcd named at the last try, and is set to the one that it names now. as is what the names are called together.
+func (q *Tickets) Try(
+	ctx context.Context, k *Kind, as string, names []string, value string, seen *Seen,
+) (t *Ticket, by *Contender, in string, err error) {
+	w := q.waitBegun(ctx, k, as, true)
+	t, by, in, err = q.untilHeld(ctx, k, names, value, func(s set, ctx context.Context) (*Contender, error) {
+		by, err := s.try(ctx, seen)
+		if by == nil && err == nil {
+			err = s.grant()
 		}
-		t, takenUp := q.newTicket(l, k, name, value)
-		if takenUp {
-			return t, nil, nil
-		}
-		if err := q.over(); err != nil { // as in Acquire
-			t.forget()
-			return nil, nil, err
-		}
-		q.mu.Lock()
-		by := t.group.ownHolderLocked(k.Class)
-		q.mu.Unlock()
-		if by != nil {
-			t.forget()
-			return nil, by, nil
-		}
-		by, err = t.try(ctx, seen)
-		switch {
-		case err == nil && by != nil:
-			*seen = Seen{by.Key, by.Rev}
-			t.warnOf(by.Key)
-			if t.rev == 0 {
-				t.forget() // it was never put
-			} else {
-				t.Leave()
-			}
-			return nil, by, nil
-		case err == nil:
-			err = t.grant()
-		}
-		if err == nil {
-			return t, nil, nil
-		}
-		t.giveUp(err)
-		if !errors.Is(err, errRequeue) && l.open.Err() == nil || ctx.Err() != nil {
-			return nil, nil, q.why(ctx, err)
-		}
-	}
-}
-
-// try puts the ticket if nobody is in the way, and else returns who is.
-func (t *Ticket) try(ctx context.Context, seen *Seen) (by *Contender, err error) {
-	ctx, release := t.lease.bound(ctx)
-	defer release()
-	if err := t.group.settle(ctx, t.kind.Class); err != nil {
-		return nil, err
-	}
-	if t.kind.Class.counted() {
-		return t.tryCounted(ctx, seen)
-	}
-	if by, err = t.group.stillHeld(ctx, seen); by != nil || err != nil {
 		return by, err
+	})
+	q.waitEnded(ctx, w, t, by, err)
+	return t, by, in, err
+}
+
+// try puts the tickets if nobody is in the way, and else returns who is.
+func (s set) try(ctx context.Context, seen *Seen) (by *Contender, err error) {
+	ctx, release := s[0].lease.bound(ctx)
+	defer release()
+	for _, t := range s {
+		if by := t.ownHolder(); by != nil {
+			return by, nil
+		}
 	}
-	return t.enqueueIfFree(ctx, t.kind.Class.gates(t.group.prefix), 1, 1)
+	for _, t := range s {
+		if err := t.group.settle(ctx, t.kind.Class); err != nil {
+			return nil, err
+		}
+	}
+	if s[0].kind.Class.counted() {
+		by, err = s.tryCounted(ctx, seen)
+	} else if by, err = s.of().stillHeld(ctx, seen); by == nil && err == nil {
+		by, err = s.enqueueIfFree(ctx, s[0].kind.Class, 1, 1)
+	}
+	if by != nil {
+		*seen = Seen{by.Key, by.Rev}
+		s[0].warnOf(by.Key)
+	}
+	return by, err
+}
+
+// ownHolder tells that a ticket of this Session holds.
+func (t *Ticket) ownHolder() *Contender {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.group.ownHolderLocked(t.kind.Class)
 }
 
 // tryCounted is for a permit. etcd cannot count, so we do: that there is room as of one revision is true for as long as
 // nobody comes after it, and that a Txn can ask for. In an empty name that is one request, else two. Where the last try was
 // in vain, the first of them is a list alone, which goes through no log.
-func (t *Ticket) tryCounted(ctx context.Context, seen *Seen) (*Contender, error) {
+func (s set) tryCounted(ctx context.Context, seen *Seen) (*Contender, error) {
 	below := int64(1)
 	if seen.key != "" {
-		by, rev, err := t.firstInTheWay(ctx)
+		by, rev, err := s[0].firstInTheWay(ctx)
 		if by != nil || err != nil {
 			return by, err
 		}
 		*seen, below = Seen{}, rev+1
 	}
-	return t.enqueueIfFree(ctx, Exclusive.gates(t.group.prefix), below, 1+enough(t.kind.Class))
+	return s.enqueueIfFree(ctx, Exclusive, below, 1+enough(s[0].kind.Class))
 }
 
 // settle waits until the tickets that this Session has released are gone from etcd: they would make the name look busy for
@@ -122,7 +101,7 @@ func (g *group) settle(ctx context.Context, c Class) error {
 		t, last := g.toDelete[n-1], g.lastErr
 		changed, refused := t.changedLocked(), t.deletions.refused != nil
 		if first && g.flushDueLocked(true) {
-			g.flushLocked() // the flush under way is somebody else's, and may hang
+			q.flushLocked(g) // the flush under way is somebody else's, and may hang
 		}
 		q.mu.Unlock()
 		if refused {
@@ -139,13 +118,13 @@ func (g *group) settle(ctx context.Context, c Class) error {
 // stillHeld asks for the holder that an earlier try found: while it exists it holds, since nobody can come before it.
 // It is a read alone. The Txn of enqueueIfFree goes through the log of every member, whether it puts or not, and its
 // compare on whole ranges reads all of them.
-func (g *group) stillHeld(ctx context.Context, seen *Seen) (*Contender, error) {
+func (q *Tickets) stillHeld(ctx context.Context, seen *Seen) (*Contender, error) {
 	if seen.key == "" {
 		return nil, nil //nolint:nilnil // not known to be locked
 	}
 	var resp *clientv3.GetResponse
-	err := g.q.c.Once(ctx, func(ctx context.Context) (err error) {
-		resp, err = g.q.c.Get(ctx, seen.key)
+	err := q.c.Once(ctx, func(ctx context.Context) (err error) {
+		resp, err = q.c.Get(ctx, seen.key)
 		return err
 	})
 	if err != nil {
@@ -162,61 +141,108 @@ func (g *group) stillHeld(ctx context.Context, seen *Seen) (*Contender, error) {
 // rounds is how often a ticket is tried that was not in anybody's way when it was looked.
 const rounds = 3
 
-// enqueueIfFree puts the ticket only if nobody in the gates was created at the revision below or later: one request, which
-// writes no key otherwise. It reads the first limit keys of each gate then, and returns who is in the way. Where that cannot
-// be seen in them, because names nest, it is one look more. After some rounds, each spoilt by somebody who came after the
-// look, the ticket queues (see enqueueToSee).
-func (t *Ticket) enqueueIfFree(ctx context.Context, gates []keyRange, below, limit int64) (*Contender, error) {
-	c := t.group.q.c
-	put := clientv3.OpPut(t.key, t.value, clientv3.WithLease(t.lease.ID))
-	orElse := []clientv3.Op{clientv3.OpGet(t.key)}
+// enqueueIfFree puts the tickets only if nobody in the gates of class c was created at the revision below or later: one
+// request, which writes no key otherwise. It reads the first limit keys of each gate then, and returns who is in the way. Where
+// that cannot be seen in them, because names nest, it is one look more. After some rounds, each spoilt by somebody who came
+// after the look, the tickets queue to see.
+func (s set) enqueueIfFree(ctx context.Context, c Class, below, limit int64) (*Contender, error) {
+	var puts, finds, firsts []clientv3.Op
+	var gates []keyRange
+	var unput []clientv3.Cmp
+	for _, t := range s {
+		puts = append(puts, t.put())
+		finds = append(finds, clientv3.OpGet(t.key))
+		gates = append(gates, c.gates(t.group.prefix)...)
+		if !t.kind.Class.alone() { // its gates leave out its own key, and what is sent twice must not put it twice
+			unput = append(unput, t.absent())
+		}
+	}
 	for _, gate := range gates {
-		orElse = append(orElse, clientv3.OpGet(gate.from, clientv3.WithRange(gate.to), clientv3.WithLimit(limit),
+		firsts = append(firsts, clientv3.OpGet(gate.from, clientv3.WithRange(gate.to), clientv3.WithLimit(limit),
 			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)))
 	}
+	orElse, each := append(finds, firsts...), len(gates)/len(s)
 	for range rounds {
-		var free []clientv3.Cmp
+		free := unput
 		for _, gate := range gates {
 			free = append(free, clientv3.Compare(clientv3.CreateRevision(gate.from).WithRange(gate.to), "<", below))
 		}
-		if !t.kind.Class.alone() { // its gates leave out its own key, and what is sent twice must not put it twice
-			free = append(free, clientv3.Compare(clientv3.CreateRevision(t.key), "=", 0))
-		}
 		start := lease.Now()
 		var resp *clientv3.TxnResponse
-		err := c.Once(ctx, func(ctx context.Context) (err error) {
-			resp, err = c.Txn(ctx).If(free...).Then(put).Else(orElse...).Commit()
+		err := s.of().c.Once(ctx, func(ctx context.Context) (err error) {
+			resp, err = s.of().c.Txn(ctx).If(free...).Then(puts...).Else(orElse...).Commit()
 			return err
 		})
 		if err != nil {
-			return nil, t.leaseGone(err)
+			return nil, s.refused(err, len(orElse))
 		}
 		if lease.Now().Sub(start) > time.Second {
-			t.late() // the etcd client may have sent it more than once
+			s.late() // the etcd client may have sent it more than once
 		}
 		if resp.Succeeded {
-			t.placed(resp.Header.Revision)
-			return nil, nil //nolint:nilnil // neither locked by another nor failed: the ticket holds
+			for _, t := range s {
+				t.placed(resp.Header.Revision)
+			}
+			return nil, nil //nolint:nilnil // neither locked by another nor failed: they hold
 		}
-		by, sure := t.inTheWay(resp.Responses[1:])
-		if mine := resp.Responses[0].GetResponseRange().Kvs; len(mine) > 0 { // it was sent twice
-			if !t.found(mine[0]) || !sure || by != nil && by.Key != t.key {
+		mine, first := resp.Responses[:len(s)], resp.Responses[len(s):]
+		if slices.ContainsFunc(mine, func(r *pb.ResponseOp) bool { return len(r.GetResponseRange().Kvs) > 0 }) { // sent twice
+			if !s.found(mine, resp.Header.Revision) {
 				return nil, errRequeue
 			}
-			return nil, nil //nolint:nilnil // as above
+			return s.inTheWay(ctx, nil)
 		}
-		rev := resp.Header.Revision
-		if !sure { // look among all keys
-			if by, rev, err = t.firstInTheWay(ctx); err != nil {
+		below = math.MaxInt64
+		for i, t := range s {
+			by, sure := t.inTheWay(first[i*each:][:each])
+			rev := resp.Header.Revision
+			if !sure { // look among all keys
+				if by, rev, err = t.firstInTheWay(ctx); err != nil {
+					return nil, err
+				}
+			}
+			if by != nil {
+				return by, nil
+			}
+			below = min(below, rev+1) // nobody was in the way then, and nobody may come after
+		}
+	}
+	// Below the names keys come and go faster than they can be looked at: the tickets queue as those of a Lock do.
+	behind, err := s.enqueue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.inTheWay(ctx, behind)
+}
+
+// inTheWay returns who is ahead of tickets that are in their queues, and excludes them. behind is what is known of that.
+func (s set) inTheWay(ctx context.Context, behind []ahead) (*Contender, error) {
+	for {
+		for i, t := range s {
+			if behind != nil && t.holdsBehind(behind[i]) {
+				continue
+			}
+			by, _, err := t.firstInTheWay(ctx)
+			switch {
+			case err != nil:
 				return nil, err
+			case by == nil: // somebody removed the ticket
+				return nil, errRequeue
+			case by.Key != t.key || by.Rev != t.rev:
+				return by, nil
 			}
 		}
-		if by != nil {
-			return by, nil
+		if len(s) == 1 {
+			return nil, nil //nolint:nilnil // as in enqueueIfFree
 		}
-		below = rev + 1 // nobody was in the way then, and nobody may come after
+		var err error
+		if behind, err = s.look(ctx, 0, nil); err != nil { // all as of one revision
+			return nil, err
+		}
+		if !slices.ContainsFunc(behind, func(a ahead) bool { return !a.none() }) {
+			return nil, nil //nolint:nilnil // as in enqueueIfFree
+		}
 	}
-	return t.enqueueToSee(ctx)
 }
 
 // inTheWay reads the first keys of each gate: who excludes the ticket, and whether that can be told from them.
@@ -267,23 +293,4 @@ func (t *Ticket) firstInTheWay(ctx context.Context) (*Contender, int64, error) {
 		return nil, 0, err
 	}
 	return t.excludedBy(all), rev, nil
-}
-
-// enqueueToSee is for a name below which keys come and go faster than they can be looked at: the ticket queues as that
-// of a Lock does. When somebody turns out to be ahead, it returns who is in the way, and the ticket has to leave.
-func (t *Ticket) enqueueToSee(ctx context.Context) (*Contender, error) {
-	a, err := t.enqueue(ctx)
-	if err != nil || t.holdsBehind(a) {
-		return nil, err
-	}
-	by, _, err := t.firstInTheWay(ctx)
-	switch {
-	case err != nil:
-		return nil, err
-	case by == nil: // somebody removed the ticket
-		return nil, errRequeue
-	case by.Key == t.key && by.Rev == t.rev:
-		return nil, nil //nolint:nilnil // as in enqueueIfFree
-	}
-	return by, nil
 }
