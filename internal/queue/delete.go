@@ -49,7 +49,7 @@ func (g *group) flushBesideLocked(most int16) {
 // flush deletes until nothing is left to delete.
 func (g *group) flush() {
 	q := g.q
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	for n := 0; ; n++ {
 		more, err := g.attempt(q.tasks.Back(), q.c.AttemptTimeout(n))
 		switch {
