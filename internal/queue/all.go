@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -114,9 +113,7 @@ func (s *All) enqueue(ctx context.Context) ([]ahead, error) {
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).If(absent...).Then(append(looks, puts...)...).Else(finds...).Commit()
-		if err != nil || lease.Now().Sub(start) > time.Second {
-			s.late() // see Ticket.enqueue
-		}
+		s.putAnswered(start, err)
 		return resp, err
 	})
 	if err != nil {
@@ -194,6 +191,12 @@ func generationAny(kvs []*mvccpb.KeyValue, key string) *mvccpb.KeyValue {
 		}
 	}
 	return nil
+}
+
+func (s *All) putAnswered(sent lease.Instant, err error) {
+	for _, t := range s.tickets {
+		t.putAnswered(sent, err)
+	}
 }
 
 func (s *All) late() {

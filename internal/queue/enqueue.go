@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -85,11 +84,7 @@ func (t *Ticket) enqueue(ctx context.Context) (ahead, error) {
 			Then(append(t.asking(2, 0, 0), append(counting, put)...)...).
 			Else(append([]clientv3.Op{clientv3.OpGet(t.key)}, counting...)...).
 			Commit()
-		if err != nil || lease.Now().Sub(start) > time.Second {
-			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
-			// etcd client, which repeats some by itself.
-			t.late()
-		}
+		t.putAnswered(start, err)
 		return resp, err
 	})
 	if err != nil {

@@ -141,8 +141,9 @@ func (c *Client) AttemptTimeout(n int) time.Duration {
 	return min(least<<min(n, 4), max(5*time.Second, least))
 }
 
-// Late reports whether an answer took so long that the etcd client may have sent the request more than once: it does so
-// by itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place.
+// Late reports whether an answer took so long that it may stand for two arrivals. The etcd client repeats some requests by
+// itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place. So the first copy of
+// a put may still come, and what a deletion did not find, its first copy may have deleted.
 func (c *Client) Late(took time.Duration) bool {
 	return took > max(4*c.RoundTrip(), 100*time.Millisecond)
 }
