@@ -58,7 +58,7 @@ func WithoutLease() Option {
 // such a decision cannot have been made before that end. If it is not met, the lease may be about to go, and has been renewed
 // all the same; then a decision that was made has some time to take effect, and all begins anew.
 func firstRenewal(ctx context.Context, client *rpc.Client, tickets *queue.Tickets, o options) (*lease.Lease, error) {
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	var last error
 	for n := 0; ; n++ {
 		actx, cancel := context.WithTimeout(ctx, 2*time.Second<<min(n, 20))

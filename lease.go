@@ -65,7 +65,7 @@ func grant(ctx context.Context, client *clientv3.Client, ttl, early time.Duratio
 // firstGrant asks for the Session's first lease for as long as ctx allows, an attempt at a time, and says in the log why it
 // waits: after about a second, and then ever more seldom.
 func firstGrant(ctx context.Context, client *rpc.Client, o options) (*lease.Lease, error) {
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	begin, quiet := time.Now(), time.Second
 	var last error
 	for n := 0; ; n++ {
@@ -209,7 +209,7 @@ func (ls *leases) abandon(l *queue.Lease, keys []string) {
 
 // nextLease gets the next lease, however long it takes; nil when the Session is over.
 func (ls *leases) nextLease() *queue.Lease {
-	pace := rpc.Pace{Least: 50 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	old := ls.current()
 	for n := 0; ls.tasks.Closing().Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(ls.tasks.Back(), ls.client.AttemptTimeout(n))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
@@ -24,7 +23,8 @@ func (l locker) Lock() {
 	if err := l.m.begin(context.Background(), l.m.of().take); err != nil {
 		panic(err)
 	}
-	for n := 0; ; n++ {
+	var pace rpc.Pace
+	for {
 		err := l.m.Lock(context.Background())
 		switch {
 		case err == nil:
@@ -33,8 +33,7 @@ func (l locker) Lock() {
 			panic(err)
 		}
 		l.log().Error("etcdlock: Lock failed, trying again", "name", l.m.shown(), "error", err)
-		pause := min(50*time.Millisecond<<min(n, 6), 2*time.Second)
-		rpc.Sleep(l.m.s.tasks.Closing(), pause) // a Session that closes cuts it short
+		pace.Wait(l.m.s.tasks.Closing()) // a Session that closes cuts it short
 	}
 }
 

@@ -1,11 +1,14 @@
 package etcdlock
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
 // The sweep deletes a stray by its name. While that deletion is under way, no ticket of that name may come into being.
@@ -39,4 +42,49 @@ func TestTimeTheNameOfAStrayIsNotUsedAgain(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, first.Verify(t.Context()), "the sweep has taken it")
 	})
+}
+
+// The etcd client may have repeated a request that was answered late. What it does not tell is that the first copy has yet to come.
+func TestTimeAPutThatWasAnsweredLateIsSwept(t *testing.T) {
+	for how, take := range map[string]func(t *testing.T, s *Session) func(context.Context) error{
+		"Lock": func(t *testing.T, s *Session) func(context.Context) error {
+			m := NewMutex(s, "a")
+			require.NoError(t, m.Lock(t.Context()))
+			return m.Unlock
+		},
+		"TryLock": func(t *testing.T, s *Session) func(context.Context) error {
+			m := NewMutex(s, "a")
+			require.NoError(t, m.TryLock(t.Context()))
+			return m.Unlock
+		},
+		"LockAll": func(t *testing.T, s *Session) func(context.Context) error {
+			h, err := LockAll(t.Context(), s, "a", "b")
+			require.NoError(t, err)
+			return h.Release
+		},
+		"TryLockAll": func(t *testing.T, s *Session) func(context.Context) error {
+			h, err := TryLockAll(t.Context(), s, "a", "b")
+			require.NoError(t, err)
+			return h.Release
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+				s, first := open(15*time.Second), true
+				etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+					if puts(q) && first {
+						first = false
+						v.AnswerDelay, v.Again = 300*time.Millisecond, []time.Duration{time.Second}
+					}
+					return v
+				})
+				require.NoError(t, take(t, s)(t.Context()))
+				require.Empty(t, etcd.Keys(""))
+				time.Sleep(time.Second)
+				require.NotEmpty(t, etcd.Keys(""), "the other copy has come")
+				time.Sleep(6 * time.Second)
+				require.Empty(t, etcd.Keys(""))
+			})
+		})
+	}
 }

@@ -178,12 +178,10 @@ func (c *census) crossOffLocked(t *Ticket, at int64) {
 // wakeLocked tells those who wait and fit, in the order of the queue.
 func (c *census) wakeLocked() {
 	c.wakeDrainedLocked()
-	room := c.class.limit
-	for _, p := range c.places {
-		room -= p.weight
-		if room < 0 {
-			return
-		}
+	if !c.class.counted() {
+		return // readers wait for none of their own
+	}
+	for _, p := range c.places[:c.holdersOf(c.places)] {
 		if t := c.g.q.lease.tickets[p.key]; t != nil && t.rev == p.rev && t.counting {
 			t.recheckLocked()
 		}
@@ -200,14 +198,11 @@ func (c *census) fitsLocked(t *Ticket) (fits, gone bool, seen int64) {
 	if c.at[t.key] != t.rev {
 		return false, true, seen
 	}
-	room := c.class.limit - t.kind.Weight
-	for _, p := range c.places {
-		if p.rev >= t.rev {
-			break
-		}
-		if room -= p.weight; room < 0 {
-			return false, false, seen
-		}
-	}
-	return true, false, seen
+	last := c.places[c.holdersOf(c.places)-1]
+	return t.rev <= last.rev, false, seen
+}
+
+// holdersOf is how many of these hold, the first permits of the queue.
+func (c *census) holdersOf(queue []place) int {
+	return holders(len(queue), func(i int) (Class, int64) { return c.class, queue[i].weight })
 }

@@ -123,13 +123,8 @@ func enough(c Class) int64 { return 2 * min(c.limit, 1<<20) }
 
 // full reports whether these permits, which are the first, leave no room for another.
 func (c *census) full(kvs []*mvccpb.KeyValue) bool {
-	room := c.class.limit
-	for _, p := range c.placesOf(kvs) {
-		if room -= p.weight; room <= 0 {
-			return true
-		}
-	}
-	return false
+	queue := append(c.placesOf(kvs), place{weight: 1})
+	return c.holdersOf(queue) < len(queue)
 }
 
 // apply takes in what the watch tells. A ticket of this Session that somebody removed is told of it, whether it waits or

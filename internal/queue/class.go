@@ -119,24 +119,32 @@ func number(digits string) int64 {
 // Why it is enough: let B be the newest holder. All that is ahead of B is of B's class and within its limit, so the
 // holders are always the first so many of the queue, and exclude each other nowhere. Nobody comes before a ticket that
 // exists, so what is ahead only shrinks: who holds, holds until its own key goes.
+//
+// Who asks it, of what: holders, below, of a list of the queue (Keys.List, waiters) and of permits (census.go); excludedBy of
+// whom a try has found. A ticket that holds alone, or with any number, holds if nobody is in its gates (ahead.none). That
+// nobody can be, letsInNext tells of the one behind a ticket that left, and emptyUpToLocked of one behind readers.
 func (c Class) admits(weight int64, others bool, same int64) bool {
 	return !others && (c.limit == 0 || same <= c.limit-weight)
 }
 
 // Holders returns how many of these keys hold: leaves of one name, in the order of their create revisions.
-func Holders(leaves []string) (n int) {
-	if len(leaves) == 0 {
-		return 0
-	}
-	first, _ := Classify(leaves[0])
+func Holders(leaves []string) int {
+	return holders(len(leaves), func(i int) (Class, int64) { return Classify(leaves[i]) })
+}
+
+// holders returns how many of n tickets hold, whose class and weight nth tells in the order of their create revisions.
+func holders(n int, nth func(int) (Class, int64)) int {
+	var first Class
 	same := int64(0)
-	for _, leaf := range leaves {
-		c, weight := Classify(leaf)
+	for i := range n {
+		c, weight := nth(i)
+		if i == 0 {
+			first = c
+		}
 		if !c.admits(weight, c != first, same) {
-			return n
+			return i
 		}
 		same += weight
-		n++
 	}
 	return n
 }

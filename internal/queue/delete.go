@@ -59,7 +59,7 @@ func (q *Tickets) flushBesideLocked(groups []*group, most int16) {
 
 // flush deletes until nothing is left to delete.
 func (q *Tickets) flush(groups []*group) {
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	for n := 0; ; n++ {
 		var err error
 		groups, err = q.attempt(q.tasks.Back(), q.c.AttemptTimeout(n), groups)

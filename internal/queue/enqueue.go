@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -103,11 +102,7 @@ func (s set) enqueue(ctx context.Context) ([]ahead, error) {
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).If(absent...).Then(then...).Else(finds...).Commit()
-		if err != nil || lease.Now().Sub(start) > time.Second {
-			// This attempt may arrive long after a later one, and after the deletion; so may an earlier one of the
-			// etcd client, which repeats some by itself.
-			s.late()
-		}
+		s.putAnswered(start, err)
 		return resp, err
 	})
 	if err != nil {
@@ -176,6 +171,13 @@ func (s set) found(answers []*pb.ResponseOp, rev int64) bool {
 		s.late()
 	}
 	return same
+}
+
+// putAnswered is Ticket.putAnswered for all.
+func (s set) putAnswered(sent lease.Instant, err error) {
+	for _, t := range s {
+		t.putAnswered(sent, err)
+	}
 }
 
 func (s set) late() {

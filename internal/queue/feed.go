@@ -39,7 +39,7 @@ type reading func(context.Context) (take func() error, err error)
 func (f *feed) run(ctx context.Context) error {
 	var w rpc.Watch
 	defer w.Stop()
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	for {
 		moved, err := f.pass(ctx, &w)
 		if f.blind != nil {

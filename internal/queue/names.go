@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // This file gives out the names of tickets and takes them back. A key that was deleted stays in etcd's index until the
@@ -82,6 +84,21 @@ func (t *Ticket) lateLocked() {
 	t.lease.burnLocked(t.n)
 	if t.claimed && !t.lease.shared && !t.lease.claims[t.key] {
 		t.lease.claims[t.key] = false
+	}
+}
+
+// putAnswered takes in what came of one request to put the ticket. One that was not answered may arrive long after a later
+// one, and after the deletion. So may an earlier copy of one whose answer came late, see rpc.Client.Late: then a sweep is
+// needed, too. The name need not be burnt: the put was answered.
+func (t *Ticket) putAnswered(sent lease.Instant, err error) {
+	q := t.group.q
+	switch {
+	case err != nil:
+		t.late()
+	case q.c.Late(lease.Now().Sub(sent)):
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		t.lease.names.late = true
 	}
 }
 

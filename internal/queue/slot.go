@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -43,7 +42,7 @@ func (t *Ticket) Slot(ctx context.Context) (n, token int64, err error) {
 			err = t.ended()
 		}
 	}()
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	taken, err := t.takenSlots(ctx)
 	for first := true; err == nil; first = false {
 		mine, free := t.readSlots(taken)

@@ -113,7 +113,7 @@ func (t *Ticket) startStaying(until lease.Instant) bool {
 // keep moves the ticket's key to a lease that lasts until then, for as long as it takes.
 func (t *Ticket) keep(s *stay, until lease.Instant) {
 	q := t.group.q
-	pace := rpc.Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace rpc.Pace
 	var id clientv3.LeaseID
 	for n := 0; t.is(staying); n++ {
 		rest := until.Sub(lease.Now())

@@ -51,7 +51,7 @@ func RetryAlone[T any](ctx context.Context, c *Client, ask func(context.Context)
 }
 
 func retry[T any](ctx context.Context, c *Client, two bool, ask func(context.Context) (T, error)) (T, error) {
-	pace := Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace Pace
 	var none T
 	var last error
 	for n := 0; ; n++ {
@@ -141,8 +141,9 @@ func (c *Client) AttemptTimeout(n int) time.Duration {
 	return min(least<<min(n, 4), max(5*time.Second, least))
 }
 
-// Late reports whether an answer took so long that the etcd client may have sent the request more than once: it does so
-// by itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place.
+// Late reports whether an answer took so long that it may stand for two arrivals. The etcd client repeats some requests by
+// itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place. So the first copy of
+// a put may still come, and what a deletion did not find, its first copy may have deleted.
 func (c *Client) Late(took time.Duration) bool {
 	return took > max(4*c.RoundTrip(), 100*time.Millisecond)
 }
@@ -187,15 +188,18 @@ func AsOf(at int64) []clientv3.OpOption {
 	return []clientv3.OpOption{clientv3.WithRev(at), clientv3.WithSerializable()}
 }
 
-// Pace spaces out attempts: each pause is twice the one before, from Least to Most.
-type Pace struct {
-	Least, Most time.Duration
-	n           int
-}
+// Pace spaces out attempts of whatever etcd may answer a little later: each pause is twice the one before. The zero value is
+// ready. (CONTRIBUTING.md tells what has a pace of its own.)
+type Pace struct{ n int }
+
+const (
+	paceLeast = 20 * time.Millisecond // who refuses at once is not asked in a tight loop
+	paceMost  = time.Second           // so long may somebody wait in vain once etcd is back
+)
 
 // Wait pauses; false if ctx ended first.
 func (p *Pace) Wait(ctx context.Context) bool {
-	pause := min(p.Least<<min(p.n, 20), p.Most)
+	pause := min(paceLeast<<min(p.n, 20), paceMost)
 	p.n++
 	return Sleep(ctx, pause)
 }

@@ -34,7 +34,7 @@ func (w *Watch) Broken() bool { return w.cancel == nil }
 func (w *Watch) Start(ctx context.Context, c *Client, key string, opts ...clientv3.OpOption) (after int64, err error) {
 	w.Stop()
 	opts = append(opts, clientv3.WithCreatedNotify())
-	pace := Pace{Least: 20 * time.Millisecond, Most: time.Second}
+	var pace Pace
 	var last error
 	for n := 0; ; n++ {
 		now := c.streams.now.Load()
