@@ -9,6 +9,9 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // This file has what those do that lock.
@@ -141,12 +144,9 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 
 // unlock releases, more than once if need be.
 func (w *world) unlock(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, b *belief) {
-	left := 24 * time.Hour
-	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
-	}
+	l := leaseOf(m.held())
 	w.end(b)
-	c := w.calling(ctx, sl.id, "Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")
+	c := w.byDeadline(w.calling(ctx, sl.id, "Unlock %s %p", m.name, m), l)
 	err := m.Unlock(ctx)
 	w.returned(c, err)
 	w.judgeRelease(b, "Unlock", err)
@@ -158,6 +158,14 @@ func (w *world) unlock(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, b 
 	c = w.calling(again, sl.id, "Unlock again %s %p", m.name, m)
 	err = m.Unlock(again)
 	w.returned(c, err)
+}
+
+// leaseOf is the lease of what a value holds, nil if it holds nothing.
+func leaseOf(t *queue.Ticket) *lease.Lease {
+	if t == nil {
+		return nil
+	}
+	return t.Hold().Lease()
 }
 
 // useLocker locks as a sync.Locker, which waits for ever: not on a client that is to be closed.
@@ -173,12 +181,12 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 	w.returned(c, nil)
 	b := w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
 	w.work(r, b, m.Verify, one(m.IsOwner))
-	left := time.Duration(0)
-	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
-	}
+	l := leaseOf(m.held())
 	w.end(b)
-	c = w.calling(context.Background(), sl.id, "Locker.Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")
+	c = w.byDeadline(w.calling(context.Background(), sl.id, "Locker.Unlock %s %p", m.name, m), l)
+	if l == nil {
+		c.by(time.Now(), "a hold that was over")
+	}
 	m.Locker().Unlock()
 	w.returned(c, nil)
 	return true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"time"
 )
 
 // This file has what those do that campaign, and those that ask.
@@ -42,12 +43,12 @@ func (w *world) electOnce(r *rand.Rand) {
 	w.lead(r, sl, e, b)
 	rctx, rcancel := w.patience(r, 5)
 	defer rcancel()
-	left := w.ttl
-	if t := e.held(); t != nil {
-		left = t.Hold().Lease().Left()
-	}
+	l := leaseOf(e.held())
 	w.end(b)
-	c = w.calling(rctx, sl.id, "Resign %s %p", e.name, e).by(w.now().Add(left), "the deadline of its hold")
+	c = w.byDeadline(w.calling(rctx, sl.id, "Resign %s %p", e.name, e), l)
+	if l == nil {
+		c.by(time.Now().Add(w.ttl), "a TTL")
+	}
 	err = e.Resign(rctx)
 	w.returned(c, err)
 	w.judgeRelease(b, "Resign", err)

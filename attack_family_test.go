@@ -136,7 +136,6 @@ func (w *world) share(r *rand.Rand, sl *slot, names []string, h *Hold) {
 
 // giveBack releases, sometimes twice at once.
 func (w *world) giveBack(r *rand.Rand, sl *slot, set []*belief, h *Hold) {
-	left := h.ticket.Hold().Lease().Left()
 	for _, b := range set {
 		w.end(b)
 	}
@@ -147,7 +146,7 @@ func (w *world) giveBack(r *rand.Rand, sl *slot, set []*belief, h *Hold) {
 		go func() {
 			defer cancel()
 			runtime.Gosched()
-			c := w.calling(ctx, sl.id, "Release %s@%d", set[0].name, set[0].token).by(time.Now().Add(left), "the deadline of its hold")
+			c := w.byDeadline(w.calling(ctx, sl.id, "Release %s@%d", set[0].name, set[0].token), h.ticket.Hold().Lease())
 			err := h.Release(ctx)
 			w.returned(c, err)
 			answers <- err
@@ -192,10 +191,7 @@ func (w *world) number(r *rand.Rand, b *belief, h *Hold) {
 // stay releases a Mutex that stays taken for a while.
 func (w *world) stay(r *rand.Rand, sl *slot, m *Mutex, b *belief) {
 	d := some(r, 3*time.Second)
-	left := 24 * time.Hour
-	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
-	}
+	l := leaseOf(m.held())
 	w.end(b)
 	ctx, cancel := w.patience(r, 5)
 	defer cancel()
@@ -205,7 +201,7 @@ func (w *world) stay(r *rand.Rand, sl *slot, m *Mutex, b *belief) {
 		w.stays[b.id()] = st
 		w.mu.Unlock()
 	}
-	c := w.calling(ctx, sl.id, "UnlockAfter %v %s@%d", d, m.name, b.token).by(time.Now().Add(left), "the deadline of its hold")
+	c := w.byDeadline(w.calling(ctx, sl.id, "UnlockAfter %v %s@%d", d, m.name, b.token), l)
 	err := m.UnlockAfter(ctx, d)
 	w.returned(c, err)
 	w.mu.Lock()

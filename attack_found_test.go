@@ -4,12 +4,10 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
@@ -18,10 +16,13 @@ import (
 // found runs f in a bubble with a cluster, and a Session of a client of its own for each call of open.
 func found(t *testing.T, f func(t *testing.T, etcd *memetcd.Server, open func(ttl time.Duration) *Session)) {
 	t.Helper()
-	before := lease.Suspended
-	lease.Suspended = func() time.Duration { return 0 } // else the machine's own clock would decide, in real time
-	defer func() { lease.Suspended = before }()
-	synctest.Test(t, func(t *testing.T) {
+	foundWith(t, awake, f)
+}
+
+// foundWith does so on a machine that sleeps.
+func foundWith(t *testing.T, slept func() time.Duration, f func(t *testing.T, etcd *memetcd.Server, open func(ttl time.Duration) *Session)) {
+	t.Helper()
+	bubble(t, slept, func(t *testing.T) {
 		etcd := memetcd.New(memetcd.Config{})
 		t.Cleanup(func() {
 			etcd.Close()
@@ -114,9 +115,9 @@ func TestAnUnlockThatCloseOvertakesIsNoLoss(t *testing.T) {
 }
 
 func TestAMachineThatSleptDoesNotWaitLongerForAnswers(t *testing.T) {
-	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		var slept atomic.Int64
-		lease.Suspended = func() time.Duration { return time.Duration(slept.Load()) } // until found ends
+	var slept atomic.Int64
+	sleeps := func() time.Duration { return time.Duration(slept.Load()) }
+	foundWith(t, sleeps, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s, asked := open(15*time.Second), make(chan struct{})
 		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
 			switch q.Kind {

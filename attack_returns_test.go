@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // This file notes calls of the library, and whether they return in time.
@@ -42,6 +44,26 @@ func (c *call) by(end time.Time, why string) *call {
 		c.ends, c.why = end, why
 	}
 	return c
+}
+
+// byDeadline makes the call return by the deadline of its hold, as it is when the call begins. What that is, is known when all
+// that happens at this moment has: a renewal may be answered between a look from here and the call's own. That is no rare
+// chance, for the read of a renewal is what shows a waiting ticket that its turn has come.
+func (w *world) byDeadline(c *call, l *lease.Lease) *call {
+	const why = "the deadline of its hold"
+	if l == nil {
+		return c
+	}
+	others, began := *c, time.Now()
+	left := l.Left()
+	time.AfterFunc(1, func() { // fake time goes on when nobody can run any more
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		again := others
+		again.by(began.Add(max(left, l.Left())), why)
+		c.ends, c.why = again.ends, again.why
+	})
+	return c.by(began.Add(left), why)
 }
 
 func (w *world) returned(c *call, err error) {

@@ -8,10 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // The attacker: random schedules on the etcd in memory, in fake time, each made from one seed. Sessions lock, elect,
@@ -92,9 +89,6 @@ func TestAttack(t *testing.T) {
 func attack(t *testing.T, seed uint64) (w *world) {
 	t.Helper()
 	w = newWorld(seed)
-	before := lease.Suspended
-	lease.Suspended = func() time.Duration { return time.Duration(w.slept.Load()) }
-	defer func() { lease.Suspended = before }()
 	defer func() {
 		if err := recover(); err != nil { // goroutines that are left, for one
 			w.violate("panic", "%v\n%s", err, stacks())
@@ -102,7 +96,7 @@ func attack(t *testing.T, seed uint64) (w *world) {
 	}()
 	// In real time: a schedule whose time does not go on, because something happens all the time, would never end.
 	defer time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("the schedule of seed %d does not end", seed)) }).Stop()
-	synctest.Test(t, func(*testing.T) { w.run() })
+	bubble(t, func() time.Duration { return time.Duration(w.slept.Load()) }, func(*testing.T) { w.run() })
 	return w
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
@@ -62,10 +61,7 @@ func direct(etcd *memetcd.Server, upTo int64) map[string]int64 {
 
 func mixed(t *testing.T, seed uint64, kinds []*queue.Kind, try bool) (bad []string) {
 	t.Helper()
-	before := lease.Suspended
-	lease.Suspended = func() time.Duration { return 0 }
-	defer func() { lease.Suspended = before }()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, awake, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		etcd := memetcd.New(memetcd.Config{Members: 1 + r.IntN(3), MaxTxnOps: []int{128, 4, 5}[r.IntN(3)]})
 		var mu sync.Mutex

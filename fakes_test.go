@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -16,7 +15,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
@@ -56,13 +54,10 @@ type etcd struct {
 // inBubble runs f with an etcd and fake time. The machine is never suspended unless f says so.
 func inBubble(t *testing.T, f func(t *testing.T, e *etcd)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		e := &etcd{calls: map[string]int{}, last: map[string]time.Time{}}
+	e := &etcd{calls: map[string]int{}, last: map[string]time.Time{}}
+	bubble(t, func() time.Duration { return time.Duration(e.slept.Load()) }, func(t *testing.T) {
 		e.Server = memetcd.New(memetcd.Config{MinTTL: 1, Judge: e.judge})
-		before := lease.Suspended
-		lease.Suspended = func() time.Duration { return time.Duration(e.slept.Load()) }
 		t.Cleanup(func() {
-			lease.Suspended = before
 			e.Close()
 			time.Sleep(time.Second) // for what the client has still to finish
 		})

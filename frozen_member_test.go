@@ -10,23 +10,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/etcdlock/etcdlock/internal/lease"
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
 // One of three members stands still, and requests go round the members. So every third would wait for the frozen one: how
 // long, and whether the next try goes to it as well, depends on what else is asked at the time, which is random here.
 func TestTimeAFrozenMemberHoldsARequestUpOnce(t *testing.T) {
-	before := lease.Suspended
-	lease.Suspended = func() time.Duration { return 0 }
-	t.Cleanup(func() { lease.Suspended = before })
 	const (
 		once     = 510 * time.Millisecond // a try that is not answered
 		twoTries = 2*once + 100*time.Millisecond
 	)
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, awake, func(t *testing.T) {
 				r, judges := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 				random := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most))) }
 				etcd := memetcd.New(memetcd.Config{Members: 3, Judge: func(memetcd.Request) memetcd.Verdict {

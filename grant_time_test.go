@@ -46,7 +46,7 @@ func TestTimeAHoldIsHandedOnInMemoryOnce(t *testing.T) {
 
 // A watch on a member that lags still shows the end of an earlier ticket of the key: concurrency uses its keys again.
 func TestTimeTheEndOfAnEarlierTicketOfAKeyGrantsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, awake, func(t *testing.T) {
 		etcd := memetcd.New(memetcd.Config{Members: 2})
 		defer etcd.Close()
 		ctx, cancel := context.WithCancel(context.Background())

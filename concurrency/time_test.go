@@ -20,10 +20,10 @@ import (
 // bubble runs f with an etcd in memory, in fake time.
 func bubble(t *testing.T, f func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client)) {
 	t.Helper()
+	before := lease.Suspended
+	lease.Suspended = func() time.Duration { return 0 }
+	defer func() { lease.Suspended = before }() // once every goroutine of the bubble has ended
 	synctest.Test(t, func(t *testing.T) {
-		before := lease.Suspended
-		lease.Suspended = func() time.Duration { return 0 }
-		defer func() { lease.Suspended = before }()
 		etcd := memetcd.New(memetcd.Config{})
 		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		defer func() {

@@ -25,12 +25,12 @@ type world struct {
 
 func inBubble(t *testing.T, f func(w *world), opts ...Option) {
 	t.Helper()
+	before := lease.Suspended
+	lease.Suspended = func() time.Duration { return 0 }
+	defer func() { lease.Suspended = before }() // once every goroutine of the bubble has ended
 	synctest.Test(t, func(t *testing.T) {
-		before := lease.Suspended
-		lease.Suspended = func() time.Duration { return 0 }
 		w := &world{t, memetcd.New(memetcd.Config{}), New(opts...)}
 		t.Cleanup(func() {
-			lease.Suspended = before
 			w.etcd.Close()
 			time.Sleep(time.Minute) // what is about to end does
 		})
