@@ -24,6 +24,9 @@ var bugs = map[string]string{
 	"overbook": "a permit is granted beside a hold that has them all",
 	"half":     "several names are granted as soon as one of them is",
 	"hog":      "a Session that lingers takes its ticket up again and again although others queue",
+	"vanish":   "a lock that is to stay taken is released at once",
+	"retake":   "a Session takes its own ticket up that stays",
+	"keen":     "the guard of a hold stays true as long as its lock stays",
 	"revive":   "a Session that lingers takes its ticket up again although that has long gone",
 	"rewind":   "an observer is shown a leader again whom another has followed",
 }
@@ -45,6 +48,9 @@ func (w *worker) bugLock(mu *etcdlock.Mutex) func(context.Context) error {
 			pause(ctx, 2*w.cfg.Linger)
 			return &grantedByBug{w.before.token, w.before.key}
 		}
+	}
+	if w.cfg.Bug == "retake" && w.before != nil && clock() < w.before.until {
+		return func(context.Context) error { return &grantedByBug{w.before.token, w.before.key} }
 	}
 	if w.cfg.Bug == "hog" && w.before != nil && w.before.ctx.Err() == nil {
 		return func(context.Context) error { return &grantedByBug{w.before.token, w.before.key} }
@@ -90,8 +96,8 @@ func (w *worker) bugUnlock(h *held, mu *etcdlock.Mutex) func(context.Context) er
 	}
 	if h.byBug {
 		return func(ctx context.Context) error {
-			if w.cfg.Bug == "revive" {
-				return nil // there is nothing, or a later ticket of that name
+			if w.cfg.Bug == "revive" || w.cfg.Bug == "retake" {
+				return nil // there is nothing, or a later ticket of that name, or it stays
 			}
 			_, err := w.client.Delete(ctx, h.key)
 			return err

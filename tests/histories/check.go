@@ -28,6 +28,7 @@ func (h *history) check(ttl time.Duration) []finding {
 		found = append(found, h.checkTickets(name, ttl)...)
 		found = append(found, h.checkTenures(name, ttl)...)
 		found = append(found, h.checkGuarded(name)...)
+		found = append(found, h.checkStays(name)...)
 	}
 	for _, worker := range sorted(h.observed) {
 		found = append(found, h.checkObserver(worker, h.observed[worker])...)
@@ -219,7 +220,7 @@ func (h *history) checkObserver(worker string, shown []record) []finding {
 func (h *history) summary() string {
 	var b strings.Builder
 	for _, name := range sorted(h.holds) {
-		var ours, foreign, lost, operator, leader, again, late int
+		var ours, foreign, lost, operator, leader, again, late, stayed int
 		for _, x := range h.holds[name] {
 			switch {
 			case x.foreign:
@@ -235,6 +236,9 @@ func (h *history) summary() string {
 			if x.late {
 				late++
 			}
+			if h.stayed(x) {
+				stayed++
+			}
 			switch x.excused {
 			case "operator":
 				operator++
@@ -246,6 +250,9 @@ func (h *history) summary() string {
 			name, ours, foreign, lost, operator, leader)
 		if again > 0 {
 			fmt.Fprintf(&b, "; %d took up an idle ticket, %d of them after others had removed it", again, late)
+		}
+		if stayed > 0 {
+			fmt.Fprintf(&b, "; %d stayed", stayed)
 		}
 		b.WriteString("\n")
 	}

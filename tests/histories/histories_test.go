@@ -31,6 +31,15 @@ func TestAShortHistoryIsClean(t *testing.T) {
 		assert.Greater(t, len(h.holds[name]), 2, "too little happened on %s for the checks to mean anything", name)
 	}
 	assert.NotEmpty(t, h.observed)
+	stayed := 0
+	for _, name := range sorted(h.holds) {
+		for _, x := range h.holds[name] {
+			if h.stayed(x) {
+				stayed++
+			}
+		}
+	}
+	assert.Greater(t, stayed, 1, "too few locks stayed taken for the checks to mean anything")
 }
 
 func TestAShortHistoryOfLingeringSessionsIsClean(t *testing.T) {
@@ -50,6 +59,7 @@ func TestEachDeliberateBugIsFound(t *testing.T) {
 	t.Parallel()
 	by := map[string]string{
 		"outlive": "porcupine", "steal": "porcupine", "nowait": "porcupine", "rush": "porcupine", "barge": "porcupine", "overbook": "porcupine", "half": "porcupine", "rewind": "observers", "revive": "tenures", "hog": "tenures",
+		"vanish": "stays", "retake": "porcupine", "keen": "stays",
 	}
 	for _, bug := range sorted(bugs) {
 		t.Run(bug, func(t *testing.T) {
@@ -59,6 +69,8 @@ func TestEachDeliberateBugIsFound(t *testing.T) {
 			switch bug {
 			case "revive":
 				linger = 100 * time.Millisecond
+			case "vanish", "retake", "keen": // a lock has to stay
+				duration = 6 * time.Second
 			case "hog": // others have to queue for a TTL
 				linger, duration = 100*time.Millisecond, 6*time.Second
 			}

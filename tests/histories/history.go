@@ -21,6 +21,8 @@ type hold struct {
 	outcome           string
 	released          bool // the end was the holder's own, and in time
 	rev               int64
+	until             int64  // its lock was to stay taken until then
+	wrote             bool   // and somebody wrote under its guard all the same
 	excused           string // why etcd, or an operator, may have ended it early
 }
 
@@ -73,6 +75,11 @@ func (h *history) add(r record) {
 	case r.Kind == isEnd && x != nil:
 		x.endCall, x.endRet, x.outcome, x.rev = r.Call, r.Return, r.Outcome, r.Rev
 		x.released = r.Outcome == ""
+		if r.Stay > 0 {
+			x.until = r.Call + r.Stay
+		}
+	case r.Kind == isGuarded && x != nil && r.Outcome == "":
+		x.wrote = x.wrote || x.until > 0
 	}
 	if r.Kind != isAlive && r.Kind != isObserve {
 		h.others = append(h.others, r)
@@ -94,6 +101,9 @@ func (h *history) settle() {
 			from := x.alive
 			if x.released {
 				from = max(from, x.endCall)
+			}
+			if h.stayed(x) { // nobody else has the lock before
+				from = max(from, x.until)
 			}
 			gone := h.goneAt(x)
 			for _, r := range h.removals {

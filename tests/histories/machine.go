@@ -31,10 +31,11 @@ var mutexNames = []string{outer, nested, plain, shared, pool}
 
 // namesOf are the names of a run's Mutexes.
 func namesOf(linger time.Duration) []string {
+	names := append(mutexNames[:len(mutexNames):len(mutexNames)], staying)
 	if linger > 0 {
-		return append(mutexNames[:len(mutexNames):len(mutexNames)], seldom)
+		names = append(names, seldom)
 	}
-	return mutexNames
+	return names
 }
 
 // machineConfig is what a machine is told; it may be a process of its own.
@@ -104,6 +105,12 @@ func (cfg machineConfig) run(ctx, stop context.Context, rec *recorder) error {
 	for i, s := range m.sessions {
 		m.start(fmt.Sprintf("sets %d", i), i, func(w *worker) { w.sets(ctx, s) })
 	}
+	m.start(staying, 0, func(w *worker) {
+		for mu := etcdlock.NewMutex(m.sessions[0], staying); w.stop.Err() == nil; {
+			w.patient(ctx, mu)
+		}
+	})
+	m.start(staying+" passing", 1, func(w *worker) { w.passing(ctx) })
 	if cfg.Linger > 0 {
 		m.start(seldom, 0, func(w *worker) { w.bursts(ctx, etcdlock.NewMutex(m.sessions[0], seldom)) })
 	}
@@ -158,7 +165,7 @@ func (m *machine) lastLap(ctx context.Context) error {
 			if h == nil {
 				return fmt.Errorf("machine %s: %s cannot be locked after the last fault", m.cfg.ID, name)
 			}
-			_ = w.release(ctx, h, "Unlock", mu.Unlock) // recorded either way
+			_ = w.release(ctx, h, record{What: "Unlock"}, mu.Unlock) // recorded either way
 		}
 	}
 	return nil

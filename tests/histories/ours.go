@@ -20,6 +20,7 @@ type held struct {
 	by    string // the Session, if it lingers
 	class string // with whom it shares
 	call  int64  // of the acquisition
+	until int64  // its lock stays taken until then
 	byBug bool
 	ctx   context.Context
 	guard func() clientv3.Cmp
@@ -128,18 +129,18 @@ func (w *worker) work(ctx context.Context, h *held) {
 		case w.chance(25):
 			_ = w.call(ctx, w.cfg.TTL/3, record{Kind: isProof, What: "Verify", Name: h.name, Token: h.token}, h.proof)
 		case w.chance(25):
-			w.guarded(ctx, h)
+			w.guarded(ctx, h, h.guard())
 		}
 		pause(h.ctx, min(d/4, 20*time.Millisecond)+time.Millisecond)
 	}
 }
 
 // guarded writes the token where only a holder may.
-func (w *worker) guarded(ctx context.Context, h *held) {
+func (w *worker) guarded(ctx context.Context, h *held, guard clientv3.Cmp) {
 	gctx, cancel := context.WithTimeout(ctx, w.cfg.TTL/3)
 	defer cancel()
 	rec := record{Kind: isGuarded, What: "Txn", Worker: w.id, Name: h.name, Token: h.token, Call: clock()}
-	resp, err := w.client.Txn(gctx).If(h.guard()).
+	resp, err := w.client.Txn(gctx).If(guard).
 		Then(clientv3.OpPut(guardedFor+h.name, token(h.token)+" "+h.class)).Commit()
 	rec.Return = clock()
 	switch {
@@ -158,7 +159,12 @@ func (w *worker) section(ctx context.Context, h *held, mu *etcdlock.Mutex) {
 	}
 	w.work(ctx, h)
 	rctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
-	err := w.release(rctx, h, "Unlock", w.bugUnlock(h, mu))
+	var err error
+	if w.stays(h) {
+		err = w.leave(rctx, h, mu)
+	} else {
+		err = w.release(rctx, h, record{What: "Unlock"}, w.bugUnlock(h, mu))
+	}
 	cancel()
 	if !h.byBug {
 		w.before = h
@@ -171,9 +177,9 @@ func (w *worker) section(ctx context.Context, h *held, mu *etcdlock.Mutex) {
 	}
 }
 
-// release makes and records the end of h.
-func (w *worker) release(ctx context.Context, h *held, what string, f func(context.Context) error) error {
-	rec := record{Kind: isEnd, What: what, Worker: w.id, Name: h.name, Token: h.token, Call: clock()}
+// release makes and records the end of h, of which rec says how.
+func (w *worker) release(ctx context.Context, h *held, rec record, f func(context.Context) error) error {
+	rec.Kind, rec.Worker, rec.Name, rec.Token, rec.Call = isEnd, w.id, h.name, h.token, clock()
 	err := f(ctx)
 	rec.Return = clock()
 	rec.Outcome = outcome(ctx, err)
@@ -227,7 +233,7 @@ func (w *worker) candidate(ctx context.Context, e *etcdlock.Election) {
 		}
 		w.work(ctx, h)
 		rctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
-		_ = w.release(rctx, h, "Resign", e.Resign)
+		_ = w.release(rctx, h, record{What: "Resign"}, e.Resign)
 		cancel()
 	}
 }

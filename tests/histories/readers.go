@@ -48,7 +48,7 @@ func (w *worker) oneHold(ctx context.Context, n named, what, class string, limit
 	w.work(ctx, h)
 	rctx, cancel := context.WithTimeout(ctx, w.between(20*time.Millisecond, w.cfg.TTL))
 	defer cancel()
-	_ = w.release(rctx, h, "Release", func(ctx context.Context) error {
+	_ = w.release(rctx, h, record{What: "Release"}, func(ctx context.Context) error {
 		if h.byBug {
 			_, err := w.client.Delete(ctx, h.key)
 			return err

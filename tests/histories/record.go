@@ -39,6 +39,7 @@ type record struct {
 	Value   string `json:"v,omitempty"`
 	Rev     int64  `json:"rev,omitempty"` // of the deletion, where a foreign client's call was answered with it
 	Outcome string `json:"o,omitempty"`   // empty for nil
+	Stay    int64  `json:"st,omitempty"`  // of an end: for how long after the call the lock is to stay taken
 	Class   string `json:"cl,omitempty"`  // of an acquisition: with whom it shares, as Contender.Class has it
 	Tenant  string `json:"s,omitempty"`   // of a Mutex's acquisition: the Session, if that lingers
 	Foreign bool   `json:"f,omitempty"`

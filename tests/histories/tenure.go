@@ -11,7 +11,7 @@ import (
 // proves nothing.
 func (x *hold) unasked(gone *change) bool {
 	const late = int64(50e6) // of the watch that told
-	return x.tenant != "" && gone.Seen <= x.endRet+late
+	return x.tenant != "" && x.until == 0 && gone.Seen <= x.endRet+late
 }
 
 // markAgain finds the holds that came after others of their ticket.

@@ -19,10 +19,14 @@
  * last, ./check also asks that the model has no cycles: then every run comes to an end,
  * and a waiter left behind is an end in which a process has not finished.
  *
+ * With STAYS, an exclusive hold may end so that its place stays taken (a Mutex's
+ * UnlockAfter): its ticket moves to a lease of its own, which ends at some moment. Until
+ * then that counts as a hold, which nobody has.
+ *
  * That a lost lease ends its holds before etcd removes the tickets is shown by lease.pml
  * and taken for granted here.
  *
- * The good model is this file without -D but LATE_PUTS, LOSSES and CLASSES, which set its
+ * The good model is this file without -D but LATE_PUTS, LOSSES, STAYS and CLASSES, which set its
  * size, and ONE_CLASS_EACH (contender 0 locks twice in one class) or READER_AND_WRITER (0
  * is a reader, 1 is exclusive), which limit what is mixed. The others each break one rule. docs/model.md says which function stands for what.
  */
@@ -76,11 +80,21 @@ bool lost[2];		/* the Session's first lease is past its bound ... */
 bool revoked[2];	/* ... and removed by etcd */
 bool on_second[T];	/* ticket is on the Session's second lease */
 
+#ifdef STAYS
+bool moved[T];		/* on a lease of its own, which is not the Session's */
+bool move_flying[T];	/* the request for that is under way ... */
+byte move_rev[T];	/* ... for the ticket of this revision */
+#define MOVED(x) moved[x]
+#else
+#define MOVED(x) false
+#endif
+
 /* --- what a Session knows ----------------------------------------------- */
 #define UNUSED 0
 #define LIVE 1		/* queued or holding */
 #define HANDED 2	/* held, released, and its guard was never given out */
 #define LEFT 3		/* over in any other way */
+#define STAYING 4	/* held, released, and its place is kept */
 byte state[T];
 bool used[T];		/* its ticket is not known to be gone */
 bool burnt[T];		/* a put of this name was not answered */
@@ -89,7 +103,11 @@ byte held_at[T];	/* the token a HANDED ticket held with */
 bool guard[T];		/* a guard was given out, and what it compares is still there */
 
 /* --- what the properties need ------------------------------------------- */
-byte holders, last_token[CLASSES];
+byte holders, last_token[CLASSES];	/* a place that is kept counts among the holders */
+#ifdef STAYS
+byte stays = STAYS;	/* so many may still be kept */
+bool kept[T];		/* its place is nobody's: from the hold's end to that of its time */
+#endif
 hidden byte x, n, ahead, beside, guarded;	/* scratch, zero between steps */
 
 /* Two of this kind hold together. */
@@ -191,6 +209,18 @@ inline begin_hold() {
 		fi;
 		x++
 	od;
+#ifdef STAYS
+	x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->
+		if
+		:: kept[x] -> beside = beside + LOAD(x, t)
+		:: else
+		fi;
+		x++
+	od;
+#endif
 	assert(holders == 1 || beside <= LIMIT);
 	beside = 0; x = 0;
 #ifdef REACH_TOGETHER		/* not a bug: shows that two of this class do hold together */
@@ -263,6 +293,30 @@ inline release(to) {
 	:: else
 	fi;
 	forget()
+}
+
+/* The ticket stays known, and with it its name in use, until it is gone. */
+#ifdef STAY_FORGOTTEN		/* broken: the name is free again once the hold has ended */
+#define STAYS_KNOWN used[t] = false; state[t] = STAYING;
+#elif defined(STAY_HANDED_OVER)	/* broken: what waits in the same Session takes it for released */
+#define STAYS_KNOWN held_at[t] = token; state[t] = HANDED;
+#else
+#define STAYS_KNOWN state[t] = STAYING;
+#endif
+inline keep() {
+	assert(rev[t] == token);
+#ifndef ONLY_EXCLUSION
+	by_the_rule();
+#endif
+	holding[i] = false; stays--;
+	kept[t] = true; move_flying[t] = true; move_rev[t] = token; STAYS_KNOWN
+	forget()
+}
+inline kept_no_more(y) {
+	if
+	:: kept[y] -> kept[y] = false; holders--; state[y] = (state[y] == STAYING -> LEFT : state[y])
+	:: else
+	fi
 }
 
 #ifdef HANDOVER_FROM_WAITER	/* broken: who gave up hands over what it never had */
@@ -350,6 +404,10 @@ held:	/* Release; the guard was given out meanwhile, or was not. Unlock may wait
 	:: d_step { holding[i] -> guard[t] = true; release(LEFT) }
 #endif
 	:: d_step { holding[i] -> release(HANDED) }
+#ifdef STAYS
+	:: d_step { holding[i] && stays > 0 && KIND(t) == EXCLUSIVE -> keep() }
+	:: d_step { holding[i] && stays > 0 && KIND(t) == EXCLUSIVE -> guard[t] = true; keep() }
+#endif
 	:: d_step { !holding[i] -> state[t] = LEFT; forget() }	/* lost: not ours to hand over */
 	fi;
 	goto again;
@@ -358,9 +416,14 @@ done:	skip
 
 /* Requests arrive in any order, as late as they like. A request
  * that never arrives is one that arrives when nobody looks any more. */
+#ifdef STAYS
+#define MOVED_NO_MORE(x) ; moved[x] = false
+#else
+#define MOVED_NO_MORE(x)
+#endif
 #define REMOVE(x) \
 	if \
-	:: del_rev[x] == 0 || del_rev[x] == rev[x] -> rev[x] = 0; guard[x] = false \
+	:: del_rev[x] == 0 || del_rev[x] == rev[x] -> rev[x] = 0; guard[x] = false MOVED_NO_MORE(x) \
 	:: else \
 	fi; \
 	used[x] = false
@@ -380,9 +443,40 @@ done:	skip
 #else
 #define SWEEP(x) burnt[x] = true;
 #endif
+#ifdef STAY_SWEPT		/* broken: one that stays is taken for a stray */
+#define KNOWN(x) (state[x] == LIVE)
+#else
+#define KNOWN(x) (state[x] == LIVE || state[x] == STAYING)
+#endif
 #define JANITOR(x) \
-	:: d_step { rev[x] != 0 && state[x] != LIVE && !del_flying[x] -> \
+	:: d_step { rev[x] != 0 && !KNOWN(x) && !del_flying[x] -> \
 		SWEEP(x) del_flying[x] = true; del_rev[x] = 0 }
+
+/* Moves the ticket to a lease of its own, unless that is done, or its own lease is over, or
+ * it is another ticket of that name by now. The guard compares a revision that this changes. */
+#ifdef STAY_BY_NAME		/* broken: a late one moves the next ticket of that name, which then ends under its holder */
+#define SAME(x) true
+#else
+#define SAME(x) (rev[x] == move_rev[x])
+#endif
+#define MOVE(x) \
+	if \
+	:: rev[x] != 0 && SAME(x) && !moved[x] -> moved[x] = true; guard[x] = false \
+	:: else \
+	fi
+#ifdef REACH_END_OF_STAY	/* not a bug: shows that a place is kept to the end of its time, and others wait */
+#define REACHED_END(x) assert(!(kept[x] && last > rev[x]));
+#else
+#define REACHED_END(x)
+#endif
+/* One copy of the request; the other stays under way. The lease of its own ends. Or the time
+ * is over before etcd has answered: then it is deleted. */
+#define STAY(x) \
+	:: d_step { move_flying[x] && rev[x] != 0 && SAME(x) && !moved[x] -> MOVE(x) } \
+	:: d_step { move_flying[x] -> move_flying[x] = false; MOVE(x); move_rev[x] = 0 } \
+	:: d_step { moved[x] -> REACHED_END(x) moved[x] = false; rev[x] = 0; used[x] = false; kept_no_more(x) } \
+	:: d_step { kept[x] && !moved[x] && !del_flying[x] -> \
+		kept_no_more(x); del_flying[x] = true; del_rev[x] = rev[x] }
 
 /* A lease dies: first its holds end, all in one instant because all ask one clock; later
  * etcd removes its tickets, all at one revision. */
@@ -397,6 +491,18 @@ inline lose(s) {
 		fi;
 		x++
 	od;
+#ifdef STAYS
+	x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->	/* not moved in time */
+		if
+		:: SESSION_OF(x) == s && !on_second[x] && kept[x] && !moved[x] -> kept_no_more(x)
+		:: else
+		fi;
+		x++
+	od;
+#endif
 	x = 0
 }
 
@@ -406,7 +512,7 @@ inline revoke(s) {
 	:: x == T -> break
 	:: x < T ->
 		if
-		:: SESSION_OF(x) == s && !on_second[x] ->
+		:: SESSION_OF(x) == s && !on_second[x] && !MOVED(x) ->
 			rev[x] = 0; guard[x] = false; del_flying[x] = false; del_rev[x] = 0; used[x] = false
 		:: else
 		fi;
@@ -422,6 +528,9 @@ end:	do
 	NET(0) NET(1) NET(2) NET(3)
 #ifndef NO_JANITOR
 	JANITOR(0) JANITOR(1) JANITOR(2) JANITOR(3)
+#endif
+#ifdef STAYS
+	STAY(0) STAY(1) STAY(2) STAY(3)
 #endif
 	:: d_step { doomed[0] && !lost[0] -> lose(0) }
 	:: d_step { doomed[1] && !lost[1] -> lose(1) }
