@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -60,6 +61,43 @@ func TestALockThatIsHeldAtLeastOutlivesItsCommand(t *testing.T) {
 	assert.GreaterOrEqual(t, time.Since(begin), atLeast)
 	assert.Equal(t, exitCannotRun, lock(t, "run", name(t), "--hold-at-least", "1h", "--", t.TempDir()).code())
 	assert.Equal(t, 0, lock(t, "run", name(t), "-w", "0", "--", "true").code(), "nothing was run")
+}
+
+// Whether the lock stays taken is known when its lease is over, at the latest. The command has ended well, and its exit code
+// says that; that the lock may be free too early is an error, which -q does not keep back.
+func TestALockThatCannotStayIsTold(t *testing.T) {
+	t.Parallel()
+	for _, flags := range [][]string{{"--command-timeout", "1s"}, {"-q"}} {
+		p, cut := awayAtTheEnd(t, "5s", flags...)
+		cut.Store(true)
+		p.signal(syscall.SIGUSR1)
+		assert.Equal(t, 7, p.code(), flags)
+		assert.Contains(t, p.err.String(), "may be free before the time that --hold-at-least says")
+		assert.Equal(t, flags[0] != "-q", strings.Contains(p.err.String(), "asking on"), p.err.String())
+	}
+}
+
+// What etcd is asked for is done when it is back, also later than --command-timeout.
+func TestALockStaysAlsoIfEtcdIsBackLate(t *testing.T) {
+	t.Parallel()
+	p, cut := awayAtTheEnd(t, "60s", "--command-timeout", "1s")
+	cut.Store(true)
+	p.signal(syscall.SIGUSR1)
+	eventually(t, func() bool { return strings.Contains(p.err.String(), "asking on") }, "it says nothing")
+	cut.Store(false)
+	assert.Equal(t, 7, p.code())
+	assert.NotContains(t, p.err.String(), "may be free")
+	assert.Equal(t, exitConflict, lock(t, "run", name(t), "-w", "0", "--", "true").code())
+}
+
+// awayAtTheEnd runs a command that ends with 7 at a signal, under a lock that should stay taken. Its road to etcd can be cut.
+func awayAtTheEnd(t *testing.T, ttl string, flags ...string) (*proc, *atomic.Bool) {
+	t.Helper()
+	r := newRoad(t, sharedEtcd(t))
+	p := lockAt(t, r.addr, append([]string{"run", name(t), "--hold-at-least", "1h", "--ttl", ttl, "-c",
+		"trap 'exit 7' USR1; echo runs; while :; do sleep 0.01; done"}, flags...)...)
+	p.says("runs")
+	return p, &r.shut
 }
 
 func TestALostLockIs123WhateverTheCommandSays(t *testing.T) {

@@ -72,6 +72,9 @@ func (m *member) close() {
 
 // release gives the hold back, and reports whether it had ended before.
 func (a *app) release(ctx context.Context, h *held) (lost bool) {
+	if h.stays && h.ran {
+		return a.leaveTaken(ctx, h)
+	}
 	ctx, cancel := context.WithTimeout(ctx, a.conn.commandTimeout)
 	defer cancel()
 	err := h.release(ctx)
@@ -83,6 +86,21 @@ func (a *app) release(ctx context.Context, h *held) (lost bool) {
 			"name", h.label(), "error", oneLine(err))
 	}
 	return false
+}
+
+// leaveTaken is release of a lock that stays taken. Where etcd is away it asks until the lease is over, whatever
+// --command-timeout says: as long as that lasts it can still be made true.
+func (a *app) leaveTaken(ctx context.Context, h *held) (lost bool) {
+	log := a.logger()
+	defer time.AfterFunc(a.conn.commandTimeout, func() {
+		log.Warn("etcd does not answer: asking on for what --hold-at-least says", "name", h.label(), "for", h.lease().Left().Round(time.Second))
+	}).Stop()
+	err := h.release(ctx)
+	if err != nil && !errors.Is(err, etcdlock.ErrLost) {
+		log.Error("the command has ended, but the lock may be free before the time that --hold-at-least says: when its lease has run out",
+			"name", h.label(), "error", oneLine(err))
+	}
+	return errors.Is(err, etcdlock.ErrLost)
 }
 
 // leaseID is a lease as etcdctl writes it, and as it stands in the keys of tickets.

@@ -14,6 +14,8 @@ var passedOn = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 func endsWait(syscall.Signal) bool { return true }
 
+func isWitness() bool { return false }
+
 type process struct{ ended chan struct{} }
 
 func newProcess(string, []string, []string, bool) *process {

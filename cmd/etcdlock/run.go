@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -175,7 +176,8 @@ func (r *runner) run(take func(context.Context, *member) (*held, error)) error {
 func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 	log := r.logger()
 	log.Info("the lock is held", "name", h.label(), "token", h.token, "key", h.key())
-	child := newProcess(r.path, r.argv, append(os.Environ(), environment(h, s)...), r.foreground)
+	env := append(withoutHold(os.Environ()), environment(h, s)...)
+	child := newProcess(r.path, r.argv, env, r.foreground)
 	if err := g.start(child); err != nil {
 		_ = r.release(context.Background(), h)
 		var end *ending
@@ -195,6 +197,19 @@ func (r *runner) under(g *gate, h *held, s *etcdlock.Session) error {
 		return nil
 	}
 	return &ending{code, nil}
+}
+
+// withoutHold is env without what an etcdlock outside this one has told of its own hold: that may be another lock.
+func withoutHold(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		key, _, _ := strings.Cut(v, "=")
+		switch key {
+		case "ETCDLOCK_NAME", "ETCDLOCK_KEY", "ETCDLOCK_TOKEN", "ETCDLOCK_LEASE", "ETCDLOCK_IDENTITY",
+			"ETCDLOCK_SLOT", "ETCDLOCK_SLOT_TOKEN", "ETCD_LOCK_KEY", "ETCD_LOCK_REV":
+			return true
+		}
+		return false
+	})
 }
 
 // environment is what the command is told of its hold. The last two are etcdctl's.

@@ -36,6 +36,31 @@ func TestTheCommandKnowsItsHold(t *testing.T) {
 	assert.Equal(t, 1, p.code())
 }
 
+// Of an etcdlock within another one the command is told of the inner hold alone.
+func TestACommandIsToldNothingOfAHoldOutside(t *testing.T) {
+	t.Parallel()
+	inner := roleEnv + "=etcdlock " + self(t) + " run " + name(t) + "/inner -c env"
+	p := lock(t, "run", name(t)+"/outer", "-n", "2", "--slot", "-c", "env | sed s/^/outer:/; "+inner)
+	assert.Equal(t, 0, p.code(), lazily{&p.err})
+	var told []string
+	for line := range strings.Lines(p.out.String()) {
+		if key, _, _ := strings.Cut(line, "="); strings.HasPrefix(key, "outer:ETCD") && !strings.Contains(key, "ETCDCTL") {
+			told = append(told, strings.TrimPrefix(key, "outer:"))
+		}
+	}
+	assert.Len(t, told, 9, "all that a command is told is in the list that withoutHold knows")
+	for _, key := range told {
+		if strings.Contains(key, "SLOT") {
+			assert.NotContains(t, p.out.String(), "\n"+key)
+			continue
+		}
+		assert.NotEmpty(t, p.env(key))
+		assert.NotEqual(t, p.env("outer:"+key), p.env(key), key)
+	}
+	assert.Equal(t, name(t)+"/inner", p.env("ETCDLOCK_NAME"))
+	assert.Empty(t, withoutHold(told))
+}
+
 // piped starts the process with a stdin that is open until end.
 func (p *proc) piped() (end func()) {
 	p.t.Helper()

@@ -37,6 +37,7 @@ type held struct {
 	ctx     context.Context // over when the hold is
 	release func(context.Context) error
 	ran     bool // something was run under it
+	stays   bool // the lock stays taken for a while after that
 }
 
 // key is that of the ticket; of several, one a line.
@@ -169,9 +170,9 @@ func (w *want) takeAlone(ctx context.Context, s *etcdlock.Session, name string) 
 		return nil, err
 	}
 	taken := time.Now()
-	h := &held{name: name, keys: []string{m.Key()}, token: m.Token(), ctx: m.Context()}
+	h := &held{name: name, keys: []string{m.Key()}, token: m.Token(), ctx: m.Context(), stays: w.atLeast > 0}
 	h.release = func(ctx context.Context) error {
-		if h.ran {
+		if h.stays && h.ran {
 			return m.UnlockAfter(ctx, w.atLeast-time.Since(taken))
 		}
 		return m.Unlock(ctx)

@@ -47,24 +47,20 @@ func run(ctx context.Context, endpoints string, takes, apart time.Duration) (err
 	defer func() { err = errors.Join(err, session.Close()) }()
 
 	job := etcdlock.NewMutex(session, "/cron/lock/job9")
-	err = job.TryLock(ctx)
+	err = job.TryDo(ctx, func(ctx context.Context) error {
+		begun := time.Now()
+		fmt.Printf("%s runs job9, token %d\n", session.Identity(), job.Token())
+		select { // the job
+		case <-time.After(takes):
+			fmt.Println("job9 is done")
+			return job.UnlockAfter(context.WithoutCancel(ctx), apart-time.Since(begun))
+		case <-ctx.Done(): // interrupted, or the lock is lost: it was not done, and another may
+			return context.Cause(ctx)
+		}
+	})
 	if busy := new(etcdlock.LockedError); errors.As(err, &busy) {
 		fmt.Println("job9 is run by", busy.Holder)
 		return nil
-	} else if err != nil {
-		return err
 	}
-	begun := time.Now()
-	fmt.Printf("%s runs job9, token %d\n", session.Identity(), job.Token())
-
-	select { // the job
-	case <-time.After(takes):
-		fmt.Println("job9 is done")
-		return job.UnlockAfter(context.WithoutCancel(ctx), apart-time.Since(begun))
-	case <-job.Context().Done():
-		fmt.Println("job9 was stopped:", context.Cause(job.Context()))
-	case <-ctx.Done():
-		fmt.Println("job9 was interrupted")
-	}
-	return job.Unlock(context.WithoutCancel(ctx)) // it was not done: another may
+	return err
 }
