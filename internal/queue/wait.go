@@ -122,6 +122,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 // are what tells.
 func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
 	q := t.group.q
+	if far.follows(q, a.near) {
+		*near, *far = *far, *near
+	}
 	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
 		if a.alone() {
 			far.Stop()
