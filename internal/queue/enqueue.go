@@ -22,12 +22,25 @@ import (
 type ahead struct {
 	rev       int64
 	near, far generation // without a key: there is none
+	whole     bool       // there is nobody beside these two
+	gone      int64      // the newest deletion that was crossed off since, as of which the own ticket was not looked for
 }
 
 func (a ahead) none() bool { return a.near.key == "" }
 
 // alone reports whether nobody is before near: when it goes, the ticket behind it holds.
 func (a ahead) alone() bool { return a.far.key == "" }
+
+// without is what is ahead once p, one of the two, has gone by revision at. Nobody comes before a ticket that exists, so whoever
+// saw everybody needs no look. The news of two deletions may come in either order: the newest of them counts.
+func (a ahead) without(p generation, at int64) ahead {
+	if p == a.near {
+		a.near = a.far
+	}
+	a.far = generation{}
+	a.gone = max(a.gone, at)
+	return a
+}
 
 // asking are the reads of the nearest limit contenders in each gate, created up to the revision upTo, 0 for no bound.
 //
@@ -52,7 +65,7 @@ func (t *Ticket) asking(limit, upTo, at int64) (ops []clientv3.Op) {
 // ahead reads the answers; not ok if keys of nested names crowded out the contenders of a gate.
 func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool) {
 	var nearest []generation
-	ok = true
+	ok, more := true, false
 	for _, r := range answers {
 		n := 0
 		for _, kv := range r.Kvs {
@@ -61,11 +74,12 @@ func (t *Ticket) ahead(answers []*pb.RangeResponse, rev int64) (a ahead, ok bool
 				n++
 			}
 		}
-		ok = ok && (n >= 2 || !r.More)
+		ok, more = ok && (n >= 2 || !r.More), more || r.More
 	}
 	slices.SortFunc(nearest, func(a, b generation) int { return int(b.rev - a.rev) })
+	whole := len(nearest) <= 2 && !more
 	nearest = append(nearest, generation{}, generation{})
-	return ahead{rev, nearest[0], nearest[1]}, ok
+	return ahead{rev: rev, near: nearest[0], far: nearest[1], whole: whole}, ok
 }
 
 // put is how a ticket comes to be in etcd.
@@ -247,6 +261,14 @@ func (t *Ticket) looking(limit, at int64) clientv3.Op {
 	return clientv3.OpTxn(nil, append(ops, clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)), nil)
 }
 
+// crossOff tells what is ahead once p, which was, has gone by revision at, 0 if that is not known.
+func (t *Ticket) crossOff(ctx context.Context, a ahead, p generation, at int64) (ahead, error) {
+	if a.whole && at > 0 {
+		return a.without(p, at), nil
+	}
+	return t.look(ctx, at)
+}
+
 // still makes a hold as of the later revision at. Nobody can come between tickets that exist, so as long as they do,
 // asking for these few says as much as look does, and costs the same in a queue of any length.
 func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
@@ -267,11 +289,17 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 		return t.look(ctx, at)
 	}
 	for i, p := range want {
-		if generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) == nil {
+		switch {
+		case generationOf(resp.Responses[i].GetResponseRange().Kvs, p.key, p.rev) != nil:
+		case i > 0 && a.whole:
+			a = a.without(p, at)
+		default:
 			return t.look(ctx, at)
 		}
 	}
-	a.rev = at
+	if a.rev = at; a.gone <= at {
+		a.gone = 0
+	}
 	return a, nil
 }
 

@@ -11,7 +11,8 @@ import (
 // ticket holds if nobody was ahead of the other; if somebody was, the other had only given up. Which of the two it was
 // cannot be told from the deletion, so the waiter finds out beforehand: until the near ticket is known to be alone, the
 // one ahead of it, the far one, is watched too, and when that goes, the waiter looks who is ahead now. By the time the
-// near ticket is released the answer is there, and no read stands between the release and the next hold.
+// near ticket is released the answer is there, and no read stands between the release and the next hold. Behind no more
+// than two it saw everybody, and needs no look.
 
 // errRecheck says that a check found something while a watch was being opened.
 var errRecheck = errors.New("etcdlock: look again")
@@ -31,7 +32,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	for {
 		if a.none() {
 			t.all.isFirst(a.rev)
-			return t.enter(ctx, 0)
+			return t.enter(ctx, a.gone)
 		}
 		if t.drains(a) {
 			near.Stop()
@@ -49,6 +50,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		}
 		own, goneAt := t.own(a.near, a.rev)
 		if goneAt > 0 {
+			// It is known no more, and may be there all the same, as another Session's: see resume.go.
 			if a, err = t.look(ctx, goneAt); err != nil {
 				return err
 			}
@@ -84,14 +86,13 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			}
 			continue
 		}
-		at := int64(0) // look as of then, if not 0
+		var told *follower // who has an answer
+		var at int64
 		select {
 		case resp, ok := <-near.Events:
-			if at = near.goneAt(resp, ok); at > 0 && a.alone() {
-				return t.enter(ctx, at)
-			}
+			told, at = &near, near.goneAt(resp, ok)
 		case resp, ok := <-far.Events:
-			at = far.goneAt(resp, ok)
+			told, at = &far, far.goneAt(resp, ok)
 		case <-farGone:
 		case <-t.recheck:
 			if a, err = t.rechecked(ctx, a, &near); err != nil {
@@ -105,8 +106,8 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if at > a.rev {
-			if a, err = t.look(ctx, at); err != nil {
+		if at > 0 {
+			if a, err = t.crossOff(ctx, a, told.generation, at); err != nil {
 				return err
 			}
 			naming = t.whenToAsk(ctx, a)
@@ -122,6 +123,9 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 // are what tells.
 func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
 	q := t.group.q
+	if far.follows(q, a.near) {
+		*near, *far = *far, *near
+	}
 	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
 		if a.alone() {
 			far.Stop()
@@ -191,7 +195,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 				if at <= a.rev {
 					at = 0
 				}
-				a, err = t.look(ctx, at)
+				a, err = t.crossOff(ctx, a, a.far, at)
 				return false, a, err
 			}
 		}
@@ -212,11 +216,12 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 			if granted, err = t.handoff(own); granted || err != nil {
 				return granted, a, err
 			}
-		case now == gone && (letsIn || a.alone()) && goneAt > 0:
-			return true, a, t.enter(ctx, goneAt)
 		case now == gone:
-			a, err = t.look(ctx, goneAt)
-			return false, a, err
+			if letsIn { // it held alone
+				a.far, a.whole = generation{}, true
+			}
+			later, err = t.crossOff(ctx, a, a.near, goneAt)
+			return false, later, err
 		}
 		select {
 		case <-changed:
