@@ -440,6 +440,25 @@ func TestTimeAReleaseOfASetWhoseAnswerIsLostGoesOn(t *testing.T) {
 	})
 }
 
+func TestTimeANameThatMayNotBeTouchedKeepsNoOtherOfItsSet(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		h, err := LockAll(t.Context(), open(time.Hour), "a", "b", "c")
+		require.NoError(t, err)
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Write && strings.Contains(fmt.Sprint(q.Body), h.Keys()[1]) {
+				v.Refuse = errDenied
+			}
+			return v
+		})
+		require.ErrorIs(t, h.Release(t.Context()), errDenied)
+		time.Sleep(time.Second)
+		require.Len(t, etcd.Keys(""), 1)
+		etcd.Judge(nil)
+		time.Sleep(2 * time.Second)
+		require.Empty(t, etcd.Keys(""), "permissions come back")
+	})
+}
+
 func TestTimeASetAndItsOwnSession(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(3 * time.Second)
