@@ -84,11 +84,17 @@ func (w *world) phantomLocked(b *belief) string {
 		return ""
 	}
 	var ahead ticketID
+	one := []*belief{b}
+	if b.set != nil { // whose hold begins with the last turn of them all
+		one = *b.set
+	}
 	for id, f := range w.tickets {
-		leaf, under := strings.CutPrefix(id.key, b.name+"/")
 		after := (f.removed == nil || f.removed.Rev >= own.Rev) && (id.class() != b.id().class() || id.class() == queue.Exclusive)
-		if under && !strings.Contains(leaf, "/") && id.rev < b.token && id.rev > ahead.rev && after {
-			ahead = id
+		for _, o := range one {
+			leaf, under := strings.CutPrefix(id.key, o.name+"/")
+			if under && !strings.Contains(leaf, "/") && id.rev < b.token && id.rev > ahead.rev && after {
+				ahead = id
+			}
 		}
 	}
 	switch {

@@ -137,22 +137,47 @@ func raftIndex(t *testing.T, clus *integration.Cluster) uint64 {
 func TestNoReadStandsBetweenAReleaseAndTheNextHold(t *testing.T) {
 	clus := newCluster(t, 1)
 	client, tp := newTappedClient(t, clus)
-	holder := etcdlock.NewMutex(newSession(t, clus.Client(0)), "handoff")
-	m := etcdlock.NewMutex(newSession(t, client, etcdlock.WithTTL(time.Minute)), "handoff")
-	for range 10 {
-		require.NoError(t, holder.Lock(soon(t)))
-		got := make(chan error, 1)
-		go func() { got <- m.Lock(soon(t)) }()
-		waiters(t, holder, 1)
-		// Every read of the waiter from here on gets stuck until it holds.
-		settled(t, tp)
-		stuck := make(chan struct{})
-		tp.onUnary(func(_ string, send func() error) error { <-stuck; return send() })
-		require.NoError(t, holder.Unlock(soon(t)))
-		require.NoError(t, <-got)
-		tp.onUnary(nil)
-		close(stuck)
-		require.NoError(t, m.Unlock(soon(t)))
+	s, other := newSession(t, client, etcdlock.WithTTL(time.Minute)), newSession(t, clus.Client(0))
+	names := make([]string, 8)
+	for i := range names {
+		names[i] = fmt.Sprint("handoff/", i)
+	}
+	m, held := etcdlock.NewMutex(s, names[3]), etcdlock.NewMutex(other, names[3])
+	mutex := func(ctx context.Context) (func(context.Context) error, error) { return m.Unlock, m.Lock(ctx) }
+	holder := func(ctx context.Context) (func(context.Context) error, error) { return held.Unlock, held.Lock(ctx) }
+	all := func(s *etcdlock.Session) func(ctx context.Context) (func(context.Context) error, error) {
+		return func(ctx context.Context) (func(context.Context) error, error) {
+			h, err := etcdlock.LockAll(ctx, s, names...)
+			return func(ctx context.Context) error { return h.Release(ctx) }, err
+		}
+	}
+	for what, c := range map[string][2]func(context.Context) (func(context.Context) error, error){
+		"of a Mutex":                        {holder, mutex},
+		"of one name of a LockAll":          {holder, all(s)},
+		"of all names of a LockAll":         {all(other), all(s)},
+		"of a LockAll, to one of its names": {all(other), mutex},
+	} {
+		for range 10 {
+			release, err := c[0](soon(t))
+			require.NoError(t, err, what)
+			got := make(chan error, 1)
+			var unlock func(context.Context) error
+			go func() {
+				var err error
+				unlock, err = c[1](soon(t))
+				got <- err
+			}()
+			waiters(t, held, 1)
+			// Every read of the waiter from here on gets stuck until it holds.
+			settled(t, tp)
+			stuck := make(chan struct{})
+			tp.onUnary(func(_ string, send func() error) error { <-stuck; return send() })
+			require.NoError(t, release(soon(t)), what)
+			require.NoError(t, <-got, what)
+			tp.onUnary(nil)
+			close(stuck)
+			require.NoError(t, unlock(soon(t)), what)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ var allKind = &kind{
 }
 
 // LockAll takes the locks of several names together, all or none, as a Mutex of each would, for as long as ctx allows. It
-// takes one round trip where all are free, and else as long as the longest of the waits, and a round trip.
+// takes one round trip where all are free, and else as long as the longest of the waits.
 //
 // Callers cannot deadlock on one another, in whatever order they name their locks: the tickets of one call are put in one
 // transaction, so whoever came first in one queue did so in all. What no library can prevent is that a caller holds one

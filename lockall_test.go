@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -14,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // Several names at once, in fake time on the etcd in memory.
@@ -255,18 +257,68 @@ func TestTimeATicketOfASetThatIsRemovedTakesTheOthersAlong(t *testing.T) {
 	})
 }
 
-func TestTimeASetLooksForAllItsTicketsBeforeItHolds(t *testing.T) {
+// The ticket of a was first long ago, so that no watch is on it. Nothing stands between the turn of b and the hold: that the
+// other is gone is found right afterwards.
+func TestTimeASetAsksForAllItsTicketsRightAfterItsGrant(t *testing.T) {
+	for what, next := range map[string]func(t *testing.T, holder *Mutex, waiter string){
+		"after a deletion": func(t *testing.T, holder *Mutex, waiter string) {
+			t.Helper()
+			_, err := holder.s.client.Delete(t.Context(), waiter)
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond) // the set has seen it, and that the holder is alone
+			require.NoError(t, holder.Unlock(t.Context()))
+		},
+		"after a look": func(t *testing.T, holder *Mutex, waiter string) { // both go at once
+			t.Helper()
+			_, err := holder.s.client.Txn(t.Context()).Then(clientv3.OpDelete(waiter), clientv3.OpDelete(holder.Key())).Commit()
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+				holder, s, third := NewMutex(open(15*time.Second), "b"), open(15*time.Second), NewMutex(open(15*time.Second), "a")
+				require.NoError(t, holder.Lock(t.Context()))
+				etcd.Put("b/waiter", "", 0)
+				got := make(chan *Hold, 1)
+				go func() {
+					h, err := LockAll(t.Context(), s, "a", "b")
+					assert.NoError(t, err)
+					got <- h
+				}()
+				time.Sleep(100 * time.Millisecond)
+				etcd.Delete(string(etcd.Keys("a/")[0].Key))
+				require.NoError(t, third.Lock(t.Context()))
+				next(t, holder, "b/waiter")
+				h := <-got
+				time.Sleep(queue.CheckAfter)
+				synctest.Wait()
+				require.ErrorIs(t, context.Cause(h.Context()), ErrLost)
+				require.ErrorIs(t, h.Release(t.Context()), ErrLost)
+				require.NoError(t, third.Unlock(t.Context()))
+				require.Empty(t, etcd.Keys(""))
+			})
+		})
+	}
+}
+
+// Released before the check is due, the deletion tells.
+func TestTimeAShortHoldOfASetTellsARemovalAtItsRelease(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		holder, s, third := NewMutex(open(15*time.Second), "b"), open(15*time.Second), NewMutex(open(15*time.Second), "a")
+		holder, s := NewMutex(open(15*time.Second), "b"), open(15*time.Second)
 		require.NoError(t, holder.Lock(t.Context()))
-		got := lockAll(t.Context(), s, "a", "b")
-		etcd.Delete(string(etcd.Keys("a/")[0].Key)) // which was first long ago, so that no watch is on it
-		require.NoError(t, third.Lock(t.Context()))
+		got := make(chan error, 1)
+		go func() {
+			h, err := LockAll(t.Context(), s, "a", "b")
+			if err == nil {
+				err = h.Release(t.Context())
+			}
+			got <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		etcd.Delete(string(etcd.Keys("a/")[0].Key))
 		require.NoError(t, holder.Unlock(t.Context()))
-		time.Sleep(time.Second)
-		busy(t, got, "the third holds one of them")
-		require.NoError(t, third.Unlock(t.Context()))
-		require.NoError(t, <-got)
+		require.ErrorIs(t, <-got, ErrLost)
+		require.Empty(t, etcd.Keys(""))
 	})
 }
 
@@ -388,6 +440,25 @@ func TestTimeAReleaseOfASetWhoseAnswerIsLostGoesOn(t *testing.T) {
 	})
 }
 
+func TestTimeANameThatMayNotBeTouchedKeepsNoOtherOfItsSet(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		h, err := LockAll(t.Context(), open(time.Hour), "a", "b", "c")
+		require.NoError(t, err)
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Write && strings.Contains(fmt.Sprint(q.Body), h.Keys()[1]) {
+				v.Refuse = errDenied
+			}
+			return v
+		})
+		require.ErrorIs(t, h.Release(t.Context()), errDenied)
+		time.Sleep(time.Second)
+		require.Len(t, etcd.Keys(""), 1)
+		etcd.Judge(nil)
+		time.Sleep(2 * time.Second)
+		require.Empty(t, etcd.Keys(""), "permissions come back")
+	})
+}
+
 func TestTimeASetAndItsOwnSession(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(3 * time.Second)
@@ -482,7 +553,7 @@ func TestTimeLockAllWaitsAsLongAsTheLongestWait(t *testing.T) {
 			require.NoError(t, holders[i].Unlock(t.Context()))
 		}
 		require.NoError(t, <-got)
-		require.Equal(t, last.Add(2*rtt), at, "the last release, and one look")
+		require.Equal(t, last.Add(rtt), at, "the last release, as for a Mutex")
 	})
 }
 

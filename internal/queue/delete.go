@@ -69,6 +69,13 @@ func (q *Tickets) flush(groups []*group) {
 		case err == nil:
 			n = -1
 			pace.Reset()
+		case len(groups) > 1 && !rpc.Transient(err): // it may be for one of them: that keeps no other
+			q.mu.Lock()
+			for _, g := range groups {
+				q.flushLocked(g)
+			}
+			q.mu.Unlock()
+			return
 		case !pace.Wait(q.tasks.Back()):
 			q.mu.Lock()
 			endFlushesLocked(groups)

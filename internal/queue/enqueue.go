@@ -122,17 +122,13 @@ func (s set) enqueue(ctx context.Context) ([]ahead, error) {
 	if err != nil {
 		return nil, s.refused(err, len(then))
 	}
-	behind := make([]ahead, len(s))
 	if !resp.Succeeded {
 		if !s.found(resp.Responses, resp.Header.Revision) {
 			return nil, errRequeue
 		}
-		if len(s) > 1 {
-			return s.look(ctx, 0, nil)
-		}
-		behind[0], err = s[0].look(ctx, 0)
-		return behind, err
+		return s.unseen(), nil
 	}
+	behind := make([]ahead, len(s))
 	rev, gates := resp.Header.Revision, len(k.Class.gates(s[0].group.prefix))
 	for i, t := range s {
 		own := resp.Responses[i*each:][:each]
@@ -140,9 +136,7 @@ func (s set) enqueue(ctx context.Context) ([]ahead, error) {
 		t.placed(rev)
 		var ok bool
 		if behind[i], ok = t.ahead(ranges(own[:gates]), rev); !ok { // names nest here
-			if behind[i], err = t.look(ctx, rev); err != nil {
-				return nil, err
-			}
+			behind[i] = t.unseen()
 		}
 	}
 	return behind, nil

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,35 +15,52 @@ import (
 // CheckAfter is how long a hold must last before the check of checkSoonLocked is made.
 const CheckAfter = 3 * time.Millisecond
 
-// grant makes the ticket a hold. It fails with errRequeue if the ticket or its lease has gone meanwhile: a lease past
-// its deadline grants nothing, whatever etcd still shows. Nor does a Session that has begun to end: from then on, what it
-// holds only becomes less.
-func (t *Ticket) grant() error {
-	if t.all != nil {
-		return nil // it waits for the others, see All.grant
-	}
+// grant makes the ticket, which is first in its queue, a hold; of several that were put together, the last to become first
+// makes all of them one. It fails with errRequeue if a ticket or the lease has gone meanwhile: a lease past its deadline grants
+// nothing, whatever etcd still shows. Nor does a Session that has begun to end: from then on, what it holds only becomes less.
+func (t *Ticket) grant() error { return t.grantThenCheck(0) }
+
+// grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
+// own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
+// round trip on every handoff.
+//
+// Of several tickets all are asked for, as of the latest revision at which one became first: one that did so long ago has no
+// watch since. Where that is the revision of their put, all were first then.
+func (t *Ticket) grantThenCheck(at int64) error {
 	q := t.group.q
 	if !t.lease.Alive() {
 		return errRequeue
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return t.grantLocked()
+	t.near = generation{}
+	if all := t.all; all != nil {
+		all.at = max(all.at, at)
+		all.behind = slices.DeleteFunc(all.behind, func(o *Ticket) bool { return o == t })
+		if at = all.at; len(all.behind) > 0 {
+			return nil
+		}
+	}
+	err := t.grantLocked()
+	if err == nil && at > t.rev {
+		t.checkSoonLocked(at)
+	}
+	return err
 }
 
 func (t *Ticket) grantLocked() error {
-	if t.group.q.tasks.Closing().Err() != nil {
+	q, s := t.group.q, t.set()
+	if q.tasks.Closing().Err() != nil || slices.ContainsFunc(s, func(t *Ticket) bool { return t.state != waiting }) {
 		return errRequeue
 	}
-	if !t.moveLocked(held) {
-		return errRequeue
+	hold := lease.NewHold(t.lease.Lease, t.kind.Released)
+	for _, t := range s {
+		t.moveLocked(held)
+		t.hold = hold
+		t.group.watchOthersLocked()
 	}
-	if t.near = (generation{}); t.hold == nil { // one of a set has the hold of all
-		t.hold = lease.NewHold(t.lease.Lease, t.kind.Released)
-	}
-	t.group.watchOthersLocked()
 	select {
-	case t.group.q.held <- struct{}{}:
+	case q.held <- struct{}{}:
 	default:
 	}
 	return nil
@@ -84,23 +102,8 @@ func (t *Ticket) handsOffLocked(next *Ticket) bool {
 // does if this one held alone to the end; beside one that shares its turn there may be others.
 func (t *Ticket) letsInNext() bool { return t.byHolder && t.kind.Class.alone() }
 
-// grantThenCheck grants on the strength of the predecessor's deletion at revision at, and asks afterwards whether the
-// own ticket was still there: a deletion of the whole prefix removes both in one revision. Reading first would cost a
-// round trip on every handoff.
-func (t *Ticket) grantThenCheck(at int64) error {
-	t.all.isFirst(at)
-	if err := t.grant(); err != nil || t.all != nil { // a set looks before it holds
-		return err
-	}
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	t.checkSoonLocked(at)
-	return nil
-}
-
-// checkSoonLocked is for a hold that began before anybody looked for its ticket: somebody may have removed that. It holds
-// if it was there as of revision at, or, if at is 0, is there now. A hold that is released before the check is due needs
+// checkSoonLocked is for a hold that began before anybody looked for its tickets: somebody may have removed one. It holds
+// if they were there as of revision at, or, if at is 0, are there now. A hold that is released before the check is due needs
 // none, because its deletion tells: it finds the ticket, or the release says that the hold was lost.
 func (t *Ticket) checkSoonLocked(at int64) {
 	t.checking = time.AfterFunc(CheckAfter, func() { t.group.q.tasks.Go(func() { t.checkAt(at) }) })

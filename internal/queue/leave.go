@@ -131,7 +131,9 @@ func (t *Ticket) Removed(at int64) {
 		t.lease.burnLocked(t.n)
 	}
 	t.goneLocked(at)
-	t.recheckLocked()
+	for _, o := range t.set() {
+		o.recheckLocked()
+	}
 	q.mu.Unlock()
 	defer t.dropSlots()
 	if hold != nil {

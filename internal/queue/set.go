@@ -3,11 +3,7 @@ package queue
 import (
 	"context"
 	"slices"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/etcdlock/etcdlock/internal/lease"
-	"github.com/etcdlock/etcdlock/internal/rpc"
+	"sync"
 )
 
 // This file has what tickets of several names have in common that are taken together, all or none. A ticket by itself is a set
@@ -24,11 +20,13 @@ import (
 // holder can do with one (release.go) is done with all.
 type set []*Ticket
 
-// together is what the tickets of a set of several share. It is of the goroutine that acquires them.
+// together is what the tickets of a set of several share.
 type together struct {
 	set
-	at      int64   // the latest revision as of which one of them was seen to be first
-	waiting *Ticket // the one that is waited for
+
+	// Guarded by the Tickets' mu.
+	behind set   // those that have not become first yet
+	at     int64 // the latest revision as of which one of them did
 }
 
 // set is the ticket and those that were put with it.
@@ -55,9 +53,9 @@ func (q *Tickets) newSet(l *Lease, k *Kind, names []string, value string) (s set
 		s = append(s, q.newTicketLocked(l, k, name, value))
 	}
 	if len(s) > 1 {
-		all, recheck := &together{set: s}, make(chan struct{}, 1) // whichever is removed, the waiting caller hears of it
+		all := &together{set: s, behind: slices.Clone(s)}
 		for _, t := range s {
-			t.all, t.recheck = all, recheck
+			t.all, t.recheck = all, make(chan struct{}, 1) // for the removal of another, however early
 		}
 	}
 	return s, nil
@@ -72,33 +70,56 @@ func (s set) queue(ctx context.Context) (*Contender, error) {
 	return nil, err
 }
 
-// wait waits for one ticket after the other. That takes as long as the longest wait, since all of them stand in their
-// queues meanwhile; and it takes two watches, for any number of names.
-func (s set) wait(ctx context.Context, behind []ahead) (err error) {
+// wait waits for all turns at once, each as for a lock of its own. So it takes as long as the longest wait, and no look at
+// the others stands between the last of them and the hold.
+func (s set) wait(ctx context.Context, behind []ahead) error {
 	if len(s) == 1 {
 		return s[0].turn(ctx, behind[0])
 	}
-	all := s[0].all
-	for {
-		i := slices.IndexFunc(behind, func(a ahead) bool { return !a.none() })
-		if i < 0 {
-			return s.grant()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(s))
+	var busy sync.WaitGroup
+	for i, t := range s {
+		turn := func() {
+			if err := t.turn(ctx, behind[i]); err != nil {
+				failed <- err
+				cancel()
+			}
 		}
-		t := s[i]
-		all.at, all.waiting = behind[i].rev, t
-		if err := t.turn(ctx, behind[i]); err != nil {
-			return err
+		if behind[i].none() {
+			turn()
+		} else {
+			busy.Go(turn)
 		}
-		t.waitsFor(generation{})
-		behind[i] = ahead{rev: all.at}
-		if behind, err = s.look(ctx, all.at, behind); err != nil {
-			return err
-		}
+	}
+	busy.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
 	}
 }
 
+// unseen is what is ahead of a ticket for which nobody has looked yet: it is behind itself.
+func (t *Ticket) unseen() ahead { return ahead{near: generation{t.key, t.rev}} }
+
+func (s set) unseen() []ahead {
+	behind := make([]ahead, len(s))
+	for i, t := range s {
+		behind[i] = t.unseen()
+	}
+	return behind
+}
+
 // turn waits for the turn of one ticket.
-func (t *Ticket) turn(ctx context.Context, a ahead) error {
+func (t *Ticket) turn(ctx context.Context, a ahead) (err error) {
+	if a == t.unseen() {
+		if a, err = t.look(ctx, 0); err != nil {
+			return err
+		}
+	}
 	t.warnOf(a.near.key)
 	if t.kind.Elects && (t.group.class(a.near.key) != Exclusive || t.group.class(a.far.key) != Exclusive) {
 		return ErrShared
@@ -106,90 +127,28 @@ func (t *Ticket) turn(ctx context.Context, a ahead) error {
 	return t.wait(ctx, a)
 }
 
-// isFirst says that one ticket of the set is first, as of revision at.
+// isFirst says that one ticket of the set was there and first, as of revision at.
 func (s *together) isFirst(at int64) {
-	if s != nil {
-		s.at = max(s.at, at)
+	if s == nil {
+		return
 	}
-}
-
-// look asks, as of revision at, or as of now if that is 0, whether all tickets are there, and who is ahead of those that
-// were not first before. It is made before the hold begins, also when the last has just become first: one that became so
-// long ago has no watch since, and somebody may have removed it.
-func (s set) look(ctx context.Context, at int64, before []ahead) ([]ahead, error) {
-	ctx, release := s[0].lease.bound(ctx)
-	defer release()
-	wasFirst := func(i int) bool { return before != nil && before[i].none() }
-	answers, rev, err := s.of().c.ReadAt(ctx, at, func(at int64) clientv3.Op {
-		var own, looks []clientv3.Op
-		for i, t := range s {
-			own = append(own, clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...))
-			if !wasFirst(i) {
-				looks = append(looks, t.asking(3, t.rev, at)...) // itself, and two
-			}
-		}
-		return clientv3.OpTxn(nil, append(own, looks...), nil)
-	})
-	if err != nil {
-		return nil, err
-	}
-	own, looks := answers[:len(s)], answers[len(s):]
-	gone := false
-	for i, t := range s {
-		if generationOf(own[i].Kvs, t.key, t.rev) == nil {
-			t.Removed(rev)
-			gone = true
-		}
-	}
-	if gone {
-		return nil, errRequeue
-	}
-	behind := make([]ahead, len(s))
-	for i, t := range s {
-		behind[i] = ahead{rev: rev}
-		if wasFirst(i) {
-			continue
-		}
-		a, ok := t.ahead(looks[:1], rev)
-		looks = looks[1:]
-		if !ok { // names nest here
-			if a, err = t.look(ctx, rev); err != nil {
-				return nil, err
-			}
-		}
-		behind[i] = a
-	}
-	return behind, nil
-}
-
-// grant makes all tickets one hold.
-func (s set) grant() error {
-	l, q := s[0].lease, s.of()
-	if !l.Alive() {
-		return errRequeue
-	}
+	q := s.of()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if slices.ContainsFunc(s, func(t *Ticket) bool { return t.state != waiting }) {
-		return errRequeue
-	}
-	hold := lease.NewHold(l.Lease, s[0].kind.Released)
-	for _, t := range s {
-		t.hold = hold
-		if err := t.grantLocked(); err != nil {
-			return err
-		}
-	}
-	return nil
+	s.at = max(s.at, at)
 }
 
 // blocker is who holds, for the error of a caller that gives up, and in which queue.
 func (s set) blocker() (*Contender, string) {
-	t := s[0]
+	q, t := s.of(), s[0]
 	if t.all != nil {
-		if t = t.all.waiting; t == nil {
+		q.mu.Lock()
+		behind := t.all.behind
+		q.mu.Unlock()
+		if len(behind) == 0 {
 			return nil, ""
 		}
+		t = behind[0]
 	}
 	return t.blocker(), t.group.Name
 }

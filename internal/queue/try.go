@@ -24,8 +24,8 @@ func (q *Tickets) Try(
 	w := q.waitBegun(ctx, k, as, true)
 	t, by, in, err = q.untilHeld(ctx, k, names, value, func(s set, ctx context.Context) (*Contender, error) {
 		by, err := s.try(ctx, seen)
-		if by == nil && err == nil {
-			err = s.grant()
+		for i := 0; by == nil && err == nil && i < len(s); i++ {
+			err = s[i].grant()
 		}
 		return by, err
 	})
@@ -187,7 +187,7 @@ func (s set) enqueueIfFree(ctx context.Context, c Class, below, limit int64) (*C
 			if !s.found(mine, resp.Header.Revision) {
 				return nil, errRequeue
 			}
-			return s.inTheWay(ctx, nil)
+			return s.inTheWay(ctx, s.unseen())
 		}
 		below = math.MaxInt64
 		for i, t := range s {
@@ -214,32 +214,23 @@ func (s set) enqueueIfFree(ctx context.Context, c Class, below, limit int64) (*C
 
 // inTheWay returns who is ahead of tickets that are in their queues, and excludes them. behind is what is known of that.
 func (s set) inTheWay(ctx context.Context, behind []ahead) (*Contender, error) {
-	for {
-		for i, t := range s {
-			if behind != nil && t.holdsBehind(behind[i]) {
-				continue
-			}
-			by, _, err := t.firstInTheWay(ctx)
-			switch {
-			case err != nil:
-				return nil, err
-			case by == nil: // somebody removed the ticket
-				return nil, errRequeue
-			case by.Key != t.key || by.Rev != t.rev:
-				return by, nil
-			}
+	for i, t := range s {
+		if t.holdsBehind(behind[i]) {
+			t.all.isFirst(behind[i].rev)
+			continue
 		}
-		if len(s) == 1 {
-			return nil, nil //nolint:nilnil // as in enqueueIfFree
-		}
-		var err error
-		if behind, err = s.look(ctx, 0, nil); err != nil { // all as of one revision
+		by, rev, err := t.firstInTheWay(ctx)
+		switch {
+		case err != nil:
 			return nil, err
+		case by == nil: // somebody removed the ticket
+			return nil, errRequeue
+		case by.Key != t.key || by.Rev != t.rev:
+			return by, nil
 		}
-		if !slices.ContainsFunc(behind, func(a ahead) bool { return !a.none() }) {
-			return nil, nil //nolint:nilnil // as in enqueueIfFree
-		}
+		t.all.isFirst(rev)
 	}
+	return nil, nil //nolint:nilnil // as in enqueueIfFree
 }
 
 // inTheWay reads the first keys of each gate: who excludes the ticket, and whether that can be told from them.

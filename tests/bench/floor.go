@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -66,13 +67,22 @@ func newFloor(ctx context.Context, e *env, endpoints []string) (*floor, error) {
 
 // pair is what an uncontended Lock and Unlock come to: a leased put and a
 // delete, in a Txn each.
-func (f *floor) pair(ctx context.Context) error {
-	key := f.key + "/pair"
-	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
-	if _, err := f.a.Txn(ctx).If(absent).Then(clientv3.OpPut(key, "x", clientv3.WithLease(f.lease))).Commit(); err != nil {
+func (f *floor) pair(ctx context.Context) error { return f.pairs(ctx, 1) }
+
+// pairs is the same of n keys together.
+func (f *floor) pairs(ctx context.Context, n int) error {
+	var absent []clientv3.Cmp
+	var puts, deletes []clientv3.Op
+	for i := range n {
+		key := fmt.Sprintf("%s/pair%d", f.key, i)
+		absent = append(absent, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
+		puts = append(puts, clientv3.OpPut(key, "x", clientv3.WithLease(f.lease)))
+		deletes = append(deletes, clientv3.OpDelete(key))
+	}
+	if _, err := f.a.Txn(ctx).If(absent...).Then(puts...).Commit(); err != nil {
 		return err
 	}
-	_, err := f.a.Txn(ctx).Then(clientv3.OpDelete(key)).Commit()
+	_, err := f.a.Txn(ctx).Then(deletes...).Commit()
 	return err
 }
 
@@ -80,14 +90,32 @@ func (f *floor) pair(ctx context.Context) error {
 // kept as long as the locks beside it are: processors that have gone to rest
 // in between make the bare handoff slower as well.
 func (f *floor) handoff(ctx context.Context, holds time.Duration) (time.Duration, error) {
-	if _, err := f.a.Put(ctx, f.key, "x", clientv3.WithLease(f.lease)); err != nil {
+	return f.handoffOf(ctx, 1, holds)
+}
+
+// handoffOf is the same where n keys are deleted together.
+func (f *floor) handoffOf(ctx context.Context, n int, holds time.Duration) (time.Duration, error) {
+	var puts, deletes []clientv3.Op
+	for i := range n {
+		key := f.key
+		if i > 0 {
+			key = fmt.Sprintf("%s/%d", f.key, i)
+		}
+		puts = append(puts, clientv3.OpPut(key, "x", clientv3.WithLease(f.lease)))
+		deletes = append(deletes, clientv3.OpDelete(key))
+	}
+	if _, err := f.a.Txn(ctx).Then(puts...).Commit(); err != nil {
 		return 0, err
 	}
 	if holds > 0 {
 		pause(ctx, holds)
 	}
+	deleting := deletes[0]
+	if n > 1 {
+		deleting = clientv3.OpTxn(nil, deletes, nil)
+	}
 	start := time.Now()
-	if _, err := f.a.Delete(ctx, f.key); err != nil {
+	if _, err := f.a.Do(ctx, deleting); err != nil {
 		return 0, err
 	}
 	select {

@@ -19,6 +19,7 @@ var rows = []row{
 	{"uncontended", uncontended, anywhere},
 	{"trylock", tryLock, idle},
 	{"readers", readers, anywhere},
+	{"sets", sets, anywhere},
 	{"handoff", handoff, anywhere},
 	{"handoff1000", handoff1000, idle},
 	{"split", split, oneIdle},
