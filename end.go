@@ -28,7 +28,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	}
 	s.tasks.Shut(ErrClosed)
 	s.endAsks(ErrClosed)
-	l := s.leases.last()
+	l := s.leases.current() // the last: adopt sets no other from now on
 	var err error
 	if l.Alive() { // else nothing is held
 		err = s.tickets.AwaitReleased(ctx, l)
@@ -123,7 +123,7 @@ func (s *Session) end(cause error) {
 	if cause != ErrNoLease && cause != ErrLeaseLost { //nolint:errorlint // these very values
 		s.endAsks(cause)
 	}
-	l := s.leases.last()
+	l := s.leases.current() // the last: adopt sets no other from now on
 	alive := l.Alive()
 	working, left := s.tasks.Working(alive), l.Left()
 	l.End(cause) // renewals stop here, so left is final
