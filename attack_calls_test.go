@@ -133,7 +133,7 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 			return err
 		}
 		time.Sleep(d)
-		if m.adopt(t) {
+		if m.adopt(t) != nil {
 			return nil
 		}
 	}
@@ -143,7 +143,7 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 func (w *world) unlock(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, b *belief) {
 	left := 24 * time.Hour
 	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
+		left = t.ticket.Hold().Lease().Left()
 	}
 	w.end(b)
 	c := w.calling(ctx, sl.id, "Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")
@@ -175,7 +175,7 @@ func (w *world) useLocker(r *rand.Rand, sl *slot, m *Mutex) bool {
 	w.work(r, b, m.Verify, one(m.IsOwner))
 	left := time.Duration(0)
 	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
+		left = t.ticket.Hold().Lease().Left()
 	}
 	w.end(b)
 	c = w.calling(context.Background(), sl.id, "Locker.Unlock %s %p", m.name, m).by(time.Now().Add(left), "the deadline of its hold")

@@ -44,7 +44,7 @@ func (w *world) electOnce(r *rand.Rand) {
 	defer rcancel()
 	left := w.ttl
 	if t := e.held(); t != nil {
-		left = t.Hold().Lease().Left()
+		left = t.ticket.Hold().Lease().Left()
 	}
 	w.end(b)
 	c = w.calling(rctx, sl.id, "Resign %s %p", e.name, e).by(w.now().Add(left), "the deadline of its hold")

@@ -194,7 +194,7 @@ func (w *world) stay(r *rand.Rand, sl *slot, m *Mutex, b *belief) {
 	d := some(r, 3*time.Second)
 	left := 24 * time.Hour
 	if t := m.held(); t != nil {
-		left = t.Hold().Lease().Left()
+		left = t.ticket.Hold().Lease().Left()
 	}
 	w.end(b)
 	ctx, cancel := w.patience(r, 5)
