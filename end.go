@@ -9,8 +9,8 @@ import (
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
-// This file ends a Session. However it comes to that, end does it, and in one order: whoever waits returns, the contexts of holds
-// end, work is awaited, the lease is given back, and then what runs in the background ends.
+// This file ends a Session. However it comes to that, end does it, and in one order: whoever waits returns, the
+// contexts of holds end, work is awaited, the lease is given back, and then what runs in the background ends.
 
 // Shutdown ends the Session without taking a hold from anybody, for as long as ctx allows. As with http.Server, calls that
 // wait or come later return ErrClosed, and what goes on may go on: holds are renewed, and Verify, Proclaim, Unlock and

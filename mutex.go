@@ -15,8 +15,8 @@ import (
 // Session, in one process or across the cluster. All methods are safe for concurrent use.
 //
 // A hold can end without Unlock (see ErrLost); Context tells. A hold that was lost occupies the value, and nothing
-// else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a late Unlock
-// can never free a later hold.
+// else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a
+// late Unlock can never free a later hold.
 type Mutex struct {
 	handle
 
@@ -194,10 +194,10 @@ func (m *Mutex) Key() string { return m.held().Key() }
 // Once a hold has given out its guard, its handoff goes through etcd, not in memory.
 func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
 
-// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue. It suits work that can stop early, or
-// that should go on only as long as nobody else wants the lock. Queueing is the request, so it comes from every kind of client;
-// a TryLock does not queue. The channel is never closed once the hold has ended, and nil, which blocks for ever, if there
-// is none: wait for it beside Context.
+// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue.
+// It suits work that can stop early, or that should go on only as long as nobody else wants the lock. Queueing is the
+// request, so it comes from every kind of client; a TryLock does not queue. The channel is never closed once the hold
+// has ended, and nil, which blocks for ever, if there is none: wait for it beside Context.
 //
 // It costs one watch and one list of the queue for each name, and a list for each third of the TTL, from the first call to
 // the end of the hold. While etcd cannot be reached it tells nothing.
