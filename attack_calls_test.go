@@ -11,7 +11,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
-	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // This file has what those do that lock.
@@ -136,7 +135,7 @@ func slowLock(ctx context.Context, m *Mutex, d time.Duration) error {
 			return err
 		}
 		time.Sleep(d)
-		if m.adopt(t) {
+		if m.adopt(t) != nil {
 			return nil
 		}
 	}
@@ -161,11 +160,11 @@ func (w *world) unlock(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, b 
 }
 
 // leaseOf is the lease of what a value holds, nil if it holds nothing.
-func leaseOf(t *queue.Ticket) *lease.Lease {
-	if t == nil {
+func leaseOf(h *Hold) *lease.Lease {
+	if h == nil {
 		return nil
 	}
-	return t.Hold().Lease()
+	return h.ticket.Hold().Lease()
 }
 
 // useLocker locks as a sync.Locker, which waits for ever: not on a client that is to be closed.

@@ -24,11 +24,11 @@ func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context) error) erro
 	if err := m.needs(ctx, "do", fn); err != nil {
 		return err
 	}
-	t, err := m.lock(ctx)
+	h, err := m.lock(ctx)
 	if err != nil {
 		return err
 	}
-	return m.under(ctx, t, fn)
+	return m.under(ctx, h, fn)
 }
 
 // TryDo is Do if the lock is free and nobody waits for it. Else fn is not called, and TryDo says at once who has the lock,
@@ -37,25 +37,25 @@ func (m *Mutex) TryDo(ctx context.Context, fn func(ctx context.Context) error) e
 	if err := m.needs(ctx, "do", fn); err != nil {
 		return err
 	}
-	t, err := m.tryLock(ctx)
+	h, err := m.tryLock(ctx)
 	if err != nil {
 		return err
 	}
-	return m.under(ctx, t, fn)
+	return m.under(ctx, h, fn)
 }
 
-// under runs fn under the hold of t and releases it.
-func (m *Mutex) under(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error) {
-	defer func() { err = errors.Join(err, m.releaseSoonAfter(ctx, t)) }()
-	return m.work(ctx, t, fn)
+// under runs fn under the hold and releases it.
+func (m *Mutex) under(ctx context.Context, h *Hold, fn func(context.Context) error) (err error) {
+	defer func() { err = errors.Join(err, m.releaseSoonAfter(ctx, h)) }()
+	return m.work(ctx, h.ticket, fn)
 }
 
 // afterwards is how long Do and Run wait for the release once the caller's context is over.
 const afterwards = time.Second
 
-// releaseSoonAfter releases t, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
-func (h *handle) releaseSoonAfter(ctx context.Context, t *queue.Ticket) error {
-	return soonAfter(ctx, func(ctx context.Context) error { return h.release(ctx, t) })
+// releaseSoonAfter releases only, and nothing else, although ctx may be over: it is what ends the waiting, a little later.
+func (h *handle) releaseSoonAfter(ctx context.Context, only *Hold) error {
+	return soonAfter(ctx, func(ctx context.Context) error { return h.release(ctx, only, 0) })
 }
 
 // Run campaigns with value, runs fn while this value leads, and steps down when fn returns: for a service that lives
@@ -75,11 +75,11 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		return err
 	}
 	for {
-		t, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
+		h, err := e.campaign(ctx, e.of().take, func() (*queue.Ticket, error) { return e.acquire(ctx, e.orIdentity(value)) })
 		if err != nil {
 			return err
 		}
-		err, lost := e.lead(ctx, t, fn)
+		err, lost := e.lead(ctx, h, fn)
 		switch {
 		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
@@ -88,17 +88,17 @@ func (e *Election) Run(ctx context.Context, value string, fn func(ctx context.Co
 		case e.s.over() != nil:
 			return errors.Join(err, e.failed("run", e.s.over()))
 		}
-		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.shown(), "token", t.Token(), "error", err)
+		e.s.opts.log.Warn("etcdlock: lead lost, campaigning again", "name", e.shown(), "token", h.Token(), "error", err)
 	}
 }
 
 // lead runs fn and steps down. Its error joins fn's with that of the release, unless fn has resigned by itself.
-func (e *Election) lead(ctx context.Context, t *queue.Ticket, fn func(context.Context) error) (err error, lost bool) {
+func (e *Election) lead(ctx context.Context, h *Hold, fn func(context.Context) error) (err error, lost bool) {
 	defer func() {
-		if rerr := e.releaseSoonAfter(ctx, t); !errors.Is(rerr, ErrNotLeader) {
+		if rerr := e.releaseSoonAfter(ctx, h); !errors.Is(rerr, ErrNotLeader) {
 			lost = errors.Is(rerr, ErrLost)
 			err = errors.Join(err, rerr)
 		}
 	}()
-	return e.work(ctx, t, fn), false
+	return e.work(ctx, h.ticket, fn), false
 }

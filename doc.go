@@ -30,7 +30,8 @@
 // by the local monotonic clock. A renewal is a linearizable read and a keepalive. S is when the earlier of the two was
 // sent, for the last renewal that etcd acknowledged. It is never the moment at which an answer arrived, so a slow network
 // shortens a hold and cannot stretch it. The TTL/20 covers a local clock that runs slower than etcd's, and a busy
-// scheduler. The margin is that of [WithMargin], 0 by default. Renewals are due every third of the smaller TTL. A holder that cannot reach etcd gives up at the bound.
+// scheduler. The margin is that of [WithMargin], 0 by default. Renewals are due every third of the smaller TTL. A
+// holder that cannot reach etcd gives up at the bound.
 //
 // On Linux the clock counts the time that the machine was suspended. Elsewhere a machine that slept may believe in a
 // hold for as long as it slept, and the token is what is left.

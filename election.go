@@ -75,12 +75,12 @@ func (e *Election) TryCampaign(ctx context.Context, value string) error {
 // campaign makes a candidate of the value while take gets it the lead.
 func (e *Election) campaign(
 	ctx context.Context, verb string, take func() (*queue.Ticket, error),
-) (*queue.Ticket, error) {
+) (*Hold, error) {
 	if err := e.begin(ctx, verb); err != nil {
 		return nil, err
 	}
 	old := e.held()
-	lost := old != nil && old.Hold().Err() != nil
+	lost := old != nil && old.Context().Err() != nil
 	e.mu.Lock()
 	if e.candidate || e.hold != nil && (e.hold != old || !lost) {
 		e.mu.Unlock()
@@ -94,10 +94,10 @@ func (e *Election) campaign(
 		e.candidate = false
 	}()
 	t, err := take()
-	if err == nil {
-		e.adopt(t) // nobody else adopts: there is one candidate, and it came without a hold
+	if err != nil {
+		return nil, err
 	}
-	return t, err
+	return e.adopt(t), nil // nobody else adopts: there is one candidate, and it came without a hold
 }
 
 // orIdentity is what others see for value.
@@ -117,8 +117,8 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 		return err
 	}
 	err := e.notHeld()
-	if t := e.held(); t != nil {
-		err = t.Proclaim(ctx, e.proclaims, e.orIdentity(value))
+	if h := e.held(); h != nil {
+		err = h.ticket.Proclaim(ctx, e.proclaims, e.orIdentity(value))
 	}
 	if err != nil {
 		return e.failed("proclaim", err)
@@ -131,7 +131,7 @@ func (e *Election) Proclaim(ctx context.Context, value string) error {
 // ErrClosed: nobody of a closed Session does. ErrUnconfirmed says that the deletion is not confirmed yet; it goes on in
 // the background, and Resign called again before the next Campaign reports how that went. It returns when ctx ends and,
 // with etcd out of reach, by the hold's deadline as it is at the call; see Mutex.Unlock for a ctx that is over already.
-func (e *Election) Resign(ctx context.Context) error { return e.release(ctx, nil) }
+func (e *Election) Resign(ctx context.Context) error { return e.release(ctx, nil, 0) }
 
 // Leader asks etcd who leads, whoever that is; ErrNoLeader if nobody does. It retries while etcd is away, until ctx
 // ends.
@@ -165,16 +165,16 @@ func leader(first *queue.Contender) Leader {
 func (e *Election) Context() context.Context { return e.context() }
 
 // Token returns the leader's fencing token, 0 when this value does not lead; see Mutex.Token.
-func (e *Election) Token() int64 { return e.token() }
+func (e *Election) Token() int64 { return e.held().Token() }
 
 // Key returns the key of the leader's ticket, empty when this value does not lead.
-func (e *Election) Key() string { return e.key() }
+func (e *Election) Key() string { return e.held().Key() }
 
 // IsOwner returns a guard for an etcd transaction, true only while this lead's ticket exists; see Mutex.IsOwner.
 func (e *Election) IsOwner() clientv3.Cmp { return e.isOwner() }
 
 // Wanted returns a channel that is closed once another candidate waits behind this lead; see Mutex.Wanted.
-func (e *Election) Wanted() <-chan struct{} { return e.wanted() }
+func (e *Election) Wanted() <-chan struct{} { return e.held().Wanted() }
 
 // Verify asks etcd, by one linearizable request, whether this value leads; see Mutex.Verify. ErrNotLeader if it does not.
 func (e *Election) Verify(ctx context.Context) error { return e.verify(ctx) }

@@ -9,8 +9,8 @@ import (
 	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
-// This file ends a Session. However it comes to that, end does it, and in one order: whoever waits returns, the contexts of holds
-// end, work is awaited, the lease is given back, and then what runs in the background ends.
+// This file ends a Session. However it comes to that, end does it, and in one order: whoever waits returns, the
+// contexts of holds end, work is awaited, the lease is given back, and then what runs in the background ends.
 
 // Shutdown ends the Session without taking a hold from anybody, for as long as ctx allows. As with http.Server, calls that
 // wait or come later return ErrClosed, and what goes on may go on: holds are renewed, and Verify, Proclaim, Unlock and
@@ -28,7 +28,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	}
 	s.tasks.Shut(ErrClosed)
 	s.endAsks(ErrClosed)
-	l := s.leases.last()
+	l := s.leases.current() // the last: adopt sets no other from now on
 	var err error
 	if l.Alive() { // else nothing is held
 		err = s.tickets.AwaitReleased(ctx, l)
@@ -123,7 +123,7 @@ func (s *Session) end(cause error) {
 	if cause != ErrNoLease && cause != ErrLeaseLost { //nolint:errorlint // these very values
 		s.endAsks(cause)
 	}
-	l := s.leases.last()
+	l := s.leases.current() // the last: adopt sets no other from now on
 	alive := l.Alive()
 	working, left := s.tasks.Working(alive), l.Left()
 	l.End(cause) // renewals stop here, so left is final

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -18,7 +19,7 @@ import (
 //
 // A Hold can end without Release (see ErrLost); Context tells. It never holds again.
 type Hold struct {
-	named
+	*named
 	ticket *queue.Ticket // one stands for all that were taken together; nil in a value that nobody has made
 
 	mu       sync.Mutex // guards what follows; a leaf
@@ -27,7 +28,7 @@ type Hold struct {
 }
 
 // hold is the Hold of a ticket that was granted.
-func (n named) hold(t *queue.Ticket) *Hold { return &Hold{named: n, ticket: t} }
+func (n *named) hold(t *queue.Ticket) *Hold { return &Hold{named: n, ticket: t} }
 
 // Context returns a context for the work done under the hold. It is over the moment the hold can no longer be relied on;
 // see Mutex.Context.
@@ -101,26 +102,30 @@ func (h *Hold) Release(ctx context.Context) error {
 	if err := h.begin(ctx, "release"); err != nil {
 		return err
 	}
+	return h.release(ctx, 0)
+}
+
+// release is Release; with after, the place of the ticket stays taken until that has passed.
+func (h *Hold) release(ctx context.Context, after time.Duration) (err error) {
 	h.mu.Lock()
 	again, ok := h.released, !h.released || h.unleft
 	h.released = true
 	h.mu.Unlock()
-	if !ok {
-		if over := h.s.over(); over != nil {
-			return h.failed("release", over)
-		}
-		return h.failed("release", ErrNotHeld)
+	switch {
+	case !ok:
+		return h.failed(h.kind.give, h.notHeld())
+	case after > 0 && !again:
+		err = h.ticket.ReleaseAfter(ctx, after)
+	default:
+		err = h.ticket.Release(ctx, again)
 	}
-	err := h.ticket.Release(ctx, again)
-	if err != nil || again {
-		h.mu.Lock()
-		h.unleft = errors.Is(err, ErrUnconfirmed)
-		h.mu.Unlock()
-	}
+	h.mu.Lock()
+	h.unleft = errors.Is(err, ErrUnconfirmed)
+	h.mu.Unlock()
 	if err == nil {
 		return nil
 	}
-	return h.failed("release", err)
+	return h.failed(h.kind.give, err)
 }
 
 // begin is what every call that can fail asks first.

@@ -102,9 +102,6 @@ func (ls *leases) current() *queue.Lease {
 	return ls.lease
 }
 
-// last is the newest lease when the Session has begun to end: adopt sets no other from then on.
-func (ls *leases) last() *queue.Lease { return ls.current() }
-
 // Live returns a lease that can be relied on now, waiting for the next one if the last was lost. What etcd refuses the
 // next one with for good ends the wait.
 func (ls *leases) Live(ctx context.Context) (*queue.Lease, error) {

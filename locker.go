@@ -13,8 +13,9 @@ import (
 // where the work under it is fenced or may overlap after a loss.
 //
 // Lock blocks until the lock is held and retries whatever etcd refuses, with a log line each time; it panics when
-// the Session is over (ErrClosed, ErrClientClosed, ErrNoLease, ErrLeaseLost), and for a Mutex without a name or a Session. Unlock of a hold that was lost logs that and
-// returns, as it does when etcd has not confirmed the release; unlocking what was never locked panics, as a sync.Mutex does.
+// the Session is over (ErrClosed, ErrClientClosed, ErrNoLease, ErrLeaseLost), and for a Mutex without a name or a
+// Session. Unlock of a hold that was lost logs that and returns, as it does when etcd has not confirmed the release;
+// unlocking what was never locked panics, as a sync.Mutex does.
 func (m *Mutex) Locker() sync.Locker { return locker{m} }
 
 type locker struct{ m *Mutex }

@@ -15,8 +15,8 @@ import (
 // Session, in one process or across the cluster. All methods are safe for concurrent use.
 //
 // A hold can end without Unlock (see ErrLost); Context tells. A hold that was lost occupies the value, and nothing
-// else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a late Unlock
-// can never free a later hold.
+// else, until one Unlock has returned ErrLost: until then Lock on this value waits and TryLock says ErrLocked. So a
+// late Unlock can never free a later hold.
 type Mutex struct {
 	handle
 
@@ -48,7 +48,7 @@ func (m *Mutex) Lock(ctx context.Context) error {
 	return err
 }
 
-func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
+func (m *Mutex) lock(ctx context.Context) (*Hold, error) {
 	if err := m.begin(ctx, m.of().take); err != nil {
 		return nil, err
 	}
@@ -60,8 +60,8 @@ func (m *Mutex) lock(ctx context.Context) (*queue.Ticket, error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.adopt(t) {
-			return t, nil
+		if h := m.adopt(t); h != nil {
+			return h, nil
 		}
 	}
 }
@@ -80,12 +80,12 @@ func (m *Mutex) TryLock(ctx context.Context) error {
 	return err
 }
 
-func (m *Mutex) tryLock(ctx context.Context) (*queue.Ticket, error) {
+func (m *Mutex) tryLock(ctx context.Context) (*Hold, error) {
 	if err := m.begin(ctx, m.of().take); err != nil {
 		return nil, err
 	}
-	if t := m.held(); t != nil && m.s.over() == nil {
-		return nil, m.occupied(t)
+	if old := m.held(); old != nil && m.s.over() == nil {
+		return nil, m.occupied(old)
 	}
 	t, by, err := m.try(ctx, m.s.opts.identity, &m.mu, &m.seen)
 	switch {
@@ -94,33 +94,33 @@ func (m *Mutex) tryLock(ctx context.Context) (*queue.Ticket, error) {
 	case by != nil:
 		return nil, m.lockedBy(by)
 	}
-	if !m.adopt(t) {
-		if old := m.held(); old != nil {
-			return nil, m.occupied(old)
-		}
-		return nil, &LockedError{Name: m.name, Holder: m.s.opts.identity} // released in this very moment
+	if h := m.adopt(t); h != nil {
+		return h, nil
 	}
-	return t, nil
+	if old := m.held(); old != nil {
+		return nil, m.occupied(old)
+	}
+	return nil, &LockedError{Name: m.name, Holder: m.s.opts.identity} // released in this very moment
 }
 
 // occupied is the error of a call that cannot go on because this very value has a hold.
-func (m *Mutex) occupied(t *queue.Ticket) error {
+func (m *Mutex) occupied(h *Hold) error {
 	why := "held by this Mutex value itself"
-	if t.Hold().Err() != nil {
+	if h.Context().Err() != nil {
 		why = "the last hold of this Mutex value was lost and awaits its Unlock"
 	}
-	return &LockedError{Name: m.name, Holder: t.Value(), Token: t.Token(), Key: t.Key(), why: why}
+	return &LockedError{Name: m.name, Holder: h.ticket.Value(), Token: h.Token(), Key: h.Key(), why: why}
 }
 
 // awaitFree waits while a lost hold occupies the value. A live one is waited for in the queue.
 func (m *Mutex) awaitFree(ctx context.Context) error {
 	for warned := false; ; warned = true {
-		t := m.held()
-		if t == nil || t.Hold().Err() == nil {
+		old := m.held()
+		if old == nil || old.Context().Err() == nil {
 			return nil
 		}
 		m.mu.Lock()
-		if m.hold != t {
+		if m.hold != old {
 			m.mu.Unlock()
 			continue
 		}
@@ -131,12 +131,12 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 		m.mu.Unlock()
 		if !warned {
 			m.s.opts.log.Warn("etcdlock: Lock waits, because the last hold of this Mutex value was lost and awaits its Unlock",
-				"name", m.shown(), "token", t.Token())
+				"name", m.shown(), "token", old.Token())
 		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.shown(), ctx.Err(), m.occupied(t))
+			return fmt.Errorf("etcdlock: lock %q: %w: %w", m.shown(), ctx.Err(), m.occupied(old))
 		case <-m.s.tasks.Closing().Done():
 			return m.failed("lock", m.s.over())
 		}
@@ -154,7 +154,7 @@ func (m *Mutex) awaitFree(ctx context.Context) error {
 // It returns when ctx ends and, with etcd out of reach, by the hold's deadline as it is at the call. A ctx that is over
 // already, as that of a request often is by the time of a deferred Unlock, leaves no time for the confirmation: then pass
 // context.WithoutCancel(ctx), with a deadline of your own if you want one.
-func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
+func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil, 0) }
 
 // UnlockAfter ends the hold at once, as Unlock does, but the lock stays taken for d more, also if this process ends: for
 // work that must not be done twice within some time. A lock alone prevents two runs at once, but not a second run a moment
@@ -167,7 +167,7 @@ func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil) }
 // been done. Errors are those of Unlock. ErrUnconfirmed says that it goes on in the background, for as long as the Session
 // lasts; what etcd refuses for good releases the lock at once, with etcd's error.
 func (m *Mutex) UnlockAfter(ctx context.Context, d time.Duration) error {
-	return m.releaseAfter(ctx, nil, d)
+	return m.release(ctx, nil, d)
 }
 
 // Context returns a context for the work done under the lock. It is over, with context.Canceled as its Err, the
@@ -182,10 +182,10 @@ func (m *Mutex) Context() context.Context { return m.context() }
 // Token returns the hold's fencing token: the create revision of its ticket, greater than that of every earlier hold of
 // this name in the history of the cluster. A store that refuses a token smaller than the greatest it has seen is safe
 // from a holder that was stopped and woke too late. 0 when not held.
-func (m *Mutex) Token() int64 { return m.token() }
+func (m *Mutex) Token() int64 { return m.held().Token() }
 
 // Key returns the key of the hold's ticket in etcd, empty when not held.
-func (m *Mutex) Key() string { return m.key() }
+func (m *Mutex) Key() string { return m.held().Key() }
 
 // IsOwner returns a guard for an etcd transaction: If(m.IsOwner()) lets it commit only while this hold's ticket exists.
 // Once the hold is released, and from the moment another can begin, it is never true again. When not held, or lost, it
@@ -194,14 +194,14 @@ func (m *Mutex) Key() string { return m.key() }
 // Once a hold has given out its guard, its handoff goes through etcd, not in memory.
 func (m *Mutex) IsOwner() clientv3.Cmp { return m.isOwner() }
 
-// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue. It suits work that can stop early, or
-// that should go on only as long as nobody else wants the lock. Queueing is the request, so it comes from every kind of client;
-// a TryLock does not queue. The channel is never closed once the hold has ended, and nil, which blocks for ever, if there
-// is none: wait for it beside Context.
+// Wanted returns a channel that is closed once somebody waits for this hold to end: it stands behind it in the queue.
+// It suits work that can stop early, or that should go on only as long as nobody else wants the lock. Queueing is the
+// request, so it comes from every kind of client; a TryLock does not queue. The channel is never closed once the hold
+// has ended, and nil, which blocks for ever, if there is none: wait for it beside Context.
 //
 // It costs one watch and one list of the queue for each name, and a list for each third of the TTL, from the first call to
 // the end of the hold. While etcd cannot be reached it tells nothing.
-func (m *Mutex) Wanted() <-chan struct{} { return m.wanted() }
+func (m *Mutex) Wanted() <-chan struct{} { return m.held().Wanted() }
 
 // Verify asks etcd, by one linearizable request, whether the lock is held: nil means that it was, at some instant during
 // the call. ErrLost ends the hold; ErrNotHeld if there is none; another error says that etcd could not be asked, and

@@ -50,6 +50,14 @@ func (n *named) of() *kind {
 // shown is the name as it is printed.
 func (n *named) shown() string { return queue.Short(n.name) }
 
+// notHeld is why a value holds nothing.
+func (n *named) notHeld() error {
+	if n.s != nil && n.s.over() != nil {
+		return n.s.over()
+	}
+	return n.of().notHeld
+}
+
 // begin is what every call that can fail asks first, before it changes anything.
 func (n *named) begin(ctx context.Context, verb string) error {
 	switch {

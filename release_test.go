@@ -186,7 +186,7 @@ func TestTimeAGoroutineThatIsLateWithItsHoldEndsNoOther(t *testing.T) {
 		synctest.Wait()
 		e.remove(late.Key())
 		require.NoError(t, <-second)
-		require.False(t, m.adopt(late))
+		require.Nil(t, m.adopt(late))
 		require.NoError(t, m.Context().Err())
 		require.NoError(t, m.Verify(t.Context()))
 		require.Error(t, late.Hold().Err())

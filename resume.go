@@ -31,15 +31,15 @@ import (
 // came. So it deletes nothing then: the ticket stays, on the lease where it was or on this one, also after ErrTaken, and is
 // in the way of others for as long as that lease is renewed. Ask Holder or Leader, and resume it as it is now.
 func (m *Mutex) Resume(ctx context.Context, key string, rev int64) error {
-	if t := m.held(); m.begin(ctx, "resume") == nil && t != nil {
-		return m.occupied(t)
+	if old := m.held(); m.begin(ctx, "resume") == nil && old != nil {
+		return m.occupied(old)
 	}
 	t, err := m.resume(ctx, key, rev)
 	if err != nil {
 		return err
 	}
-	if !m.adopt(t) {
-		return m.failed("resume", m.occupied(t)) // somebody has locked the value meanwhile, by a ticket that is gone
+	if h := m.adopt(t); h == nil {
+		return m.failed("resume", m.occupied(m.named.hold(t))) // somebody has locked the value meanwhile, by a ticket that is gone
 	}
 	return nil
 }

@@ -68,12 +68,12 @@ type Session struct {
 //	       All.attempt     one for a deletion of several tickets
 //	       lookWhose       one read after a check found that somebody has written a ticket
 //
-// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks while it
-// listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one while they
-// release after the end of their context, which ends when they return. end has one, which Close awaits. Each task.InOrder
-// has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The Sessions of one
-// etcd client share one more, which keeps their watch stream open from the first wait on; the last of them ends and awaits
-// it. What timers and the ends of contexts start does not wait for anything.
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks
+// while it listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one
+// while they release after the end of their context, which ends when they return. end has one, which Close awaits. Each
+// task.InOrder has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The
+// Sessions of one etcd client share one more, which keeps their watch stream open from the first wait on; the last of
+// them ends and awaits it. What timers and the ends of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
 // does not end the Session. It fails for a nil client, a bad option, and at once with etcd's error where etcd refuses the

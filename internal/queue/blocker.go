@@ -49,8 +49,8 @@ func (t *Ticket) askWhoHolds(a ahead) {
 	})
 }
 
-// whoHolds asks any member who holds; nil if it cannot be told. Behind readers that hold, a writer that waits is what a reader
-// waits for: it is told that one.
+// whoHolds asks any member who holds; nil if it cannot be told. Behind readers that hold, a writer that waits is what a
+// reader waits for: it is told that one.
 func (t *Ticket) whoHolds(a ahead) *Contender {
 	g, c := t.group, t.group.q.c
 	ctx, cancel := context.WithTimeout(g.q.tasks.Back(), c.AttemptTimeout(0))

@@ -34,7 +34,7 @@ type probe struct {
 	rev   int64
 	t     *Ticket
 	ahead bool // the key is not t's own, but that of the ticket which t waits for
-	// found: it exists, but was not written last by us, as far as is known
+	// written: it exists, and somebody else wrote it last, as far as is known
 	written bool
 }
 
@@ -68,7 +68,8 @@ func (q *Tickets) probes(l *Lease) []probe {
 	return probes
 }
 
-// check asks all probes in one linearizable read, and returns those whose generation is gone, or was written by somebody else.
+// check asks all probes in one linearizable read, and returns those whose generation is gone, or was written by
+// somebody else.
 func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHeader, gone []probe, err error) {
 	ops := make([]clientv3.Op, len(probes))
 	for i, p := range probes {

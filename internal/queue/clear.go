@@ -42,8 +42,8 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 }
 
 // Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
-// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd, and the
-// error says that it may.
+// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd,
+// and the error says that it may.
 func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 	l.unhook()
 	q.mu.Lock()

@@ -18,9 +18,10 @@ type mirror struct {
 	rev        int64                 // what contenders is as of, 0 before the first list
 	due        int64                 // the revision that the watch has to reach: a read has seen it
 
-	event   func(before, now *Contender) // one contender has come (before is nil) or changed, or gone (now has no Rev); not for what a list shows
-	changed func(listed bool)            // contenders is complete as of rev; listed, if it was read anew
-	blind   func()                       // the watch has broken: nothing is known until changed is called
+	// event: one contender has come (before is nil) or changed, or gone (now has no Rev). What a list shows is no event.
+	event   func(before, now *Contender)
+	changed func(listed bool) // contenders is complete as of rev; listed, if it was read anew
+	blind   func()            // the watch has broken: nothing is known until changed is called
 }
 
 // told reports whether the watch has told of everything that is known to have happened.

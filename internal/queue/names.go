@@ -14,8 +14,8 @@ import (
 // Why that is safe: what can still be under way for an earlier ticket of the name does no harm. A deletion names the
 // ticket's create revision, and so removes that ticket or nothing. A put was answered, or else the name is burnt; should
 // the etcd client have sent it twice all the same, the second copy finds the next ticket there and changes nothing, or
-// comes before it and is taken for it, at the place where it is in the queue. A ticket that another Session has taken up is gone
-// for this one and still there in etcd: its name is burnt (resume.go).
+// comes before it and is taken for it, at the place where it is in the queue. A ticket that another Session has taken
+// up is gone for this one and still there in etcd: its name is burnt (resume.go).
 //
 // A lease that this Session did not make (WithLease) may have tickets of earlier Sessions, and of others that use it now, and
 // requests of theirs may be under way. So the numbers under it begin at one drawn at random from a range so large that no two

@@ -143,16 +143,9 @@ func (t *Ticket) giveUpClaim(err error) {
 // lookWhose asks etcd who has the ticket. The checks beside the renewals read keys alone, which have no lease: but they show
 // that somebody has written.
 func (t *Ticket) lookWhose() {
-	q := t.group.q
 	ctx, cancel := context.WithTimeout(t.lease.Context(), t.lease.Span()/3)
 	defer cancel()
-	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.GetResponse, error) { return q.c.Get(ctx, t.key) })
-	if err != nil {
-		return // the next check finds it again
-	}
-	if kv := generationOf(resp.Kvs, t.key, t.rev); kv != nil && t.taken(kv) {
-		t.Removed(0)
-	}
+	_ = t.ask(ctx, 0) // with an error, the next check finds it again
 }
 
 func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {

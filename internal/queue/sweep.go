@@ -18,7 +18,9 @@ import (
 // Revoke ends the lease in etcd. Where that is refused, because somebody hung a key on our lease that this client may
 // not write, the tickets are deleted one by one instead.
 func (q *Tickets) Revoke(ctx context.Context, l *lease.Lease, keys []string) error {
-	_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) { return q.c.Revoke(ctx, l.ID) })
+	_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) {
+		return q.c.Revoke(ctx, l.ID)
+	})
 	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return nil
 	}

@@ -93,8 +93,8 @@ func (g *Group) End(hold context.Context) {
 	}
 }
 
-// Working returns a channel that is closed when the functions have ended that run; nil if there are none. With held only those
-// count whose holds last: nothing is given back that the others might need. It is called once.
+// Working returns a channel that is closed when the functions have ended that run; nil if there are none. With held
+// only those count whose holds last: nothing is given back that the others might need. It is called once.
 func (g *Group) Working(held bool) (ended <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
