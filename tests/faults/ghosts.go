@@ -62,6 +62,7 @@ func (e *env) ghostsRandom(ctx context.Context, s *suite, i impl, t *tally) erro
 				return err
 			}
 			cut, cancel := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(3*time.Millisecond))))
+			called := time.Now()
 			err = call(cut)
 			cancel()
 			if err == nil && !o.release {
@@ -72,8 +73,8 @@ func (e *env) ghostsRandom(ctx context.Context, s *suite, i impl, t *tally) erro
 					return err
 				}
 			}
-			d, err := e.waitKeys(ctx, key+"/", 0, interval+slack+n.linger) // nobody else wants it
-			t.count(err != nil, d, o.name+" left its key")
+			d, err := e.waitKeys(ctx, key+"/", 0, interval+slack+n.linger+o.kept()) // nobody else wants it
+			t.count(err != nil || o.early(called), o.beyond(d), o.name+" left its key, or too early")
 		}
 		return nil
 	})
@@ -105,25 +106,26 @@ func await(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-// behind queues another session's Lock and counts how long it takes from now.
-func (e *env) behind(ctx context.Context, b *node, key, what string, t *tally) error {
+// behind queues another session's Lock, after what was called, and counts how long it takes from now.
+func (e *env) behind(ctx context.Context, b *node, key string, o op, called time.Time, t *tally) error {
 	began := time.Now()
-	limited, cancel := context.WithTimeout(ctx, interval+slack)
+	limited, cancel := context.WithTimeout(ctx, interval+slack+o.kept())
 	defer cancel()
 	l := b.Rival(key)
 	err := l.Acquire(limited)
 	d := time.Since(began)
 	if err != nil {
-		t.count(true, d, what+" stuck its successor")
+		t.count(true, d, o.name+" stuck its successor")
 		return ctx.Err()
 	}
+	early := o.early(called)
 	done, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := l.Release(done); err != nil {
 		return err
 	}
 	_, err = e.waitKeys(ctx, key+"/", 0, slack+b.linger)
-	t.count(err != nil, d, what+" left its key")
+	t.count(err != nil || early, o.beyond(d), o.name+" left its key, or too early")
 	return ctx.Err()
 }
 
@@ -145,6 +147,7 @@ func (e *env) ghostsAnswerLost(ctx context.Context, s *suite, i impl, t *tally) 
 			return err
 		}
 		n.hold(faultproxy.ToClient)
+		called := time.Now()
 		await(ctx, start(ctx, call, 400*time.Millisecond), 700*time.Millisecond)
 		if j%2 == 0 && n.linger > 0 { // the others' tickets idle still when the fault is over
 			if err := pause(ctx, n.linger+slack); err != nil {
@@ -152,13 +155,13 @@ func (e *env) ghostsAnswerLost(ctx context.Context, s *suite, i impl, t *tally) 
 			}
 		}
 		n.reset()
-		return e.behind(ctx, b, key, o.name, t)
+		return e.behind(ctx, b, key, o, called, t)
 	})
 }
 
 func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) error {
-	n := s.pick(30, 6)
-	nodes, keys := make([]*node, n), make([]string, n)
+	n := s.pick(30, 8)
+	nodes, keys, called := make([]*node, n), make([]string, n), make([]time.Time, n)
 	defer func() { closeAll(compact(nodes)) }()
 	b, err := e.node(ctx, i, time.Minute)
 	if err != nil {
@@ -175,6 +178,7 @@ func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) err
 			return err
 		}
 		nodes[j].hold(faultproxy.ToClient)
+		called[j] = time.Now()
 		await(ctx, start(ctx, call, 400*time.Millisecond), 700*time.Millisecond)
 		return nil
 	}); err != nil {
@@ -200,6 +204,6 @@ func (e *env) ghostsRestart(ctx context.Context, s *suite, i impl, t *tally) err
 		return err
 	}
 	return parallel(n, n, func(j int) error {
-		return e.behind(ctx, b, keys[j], nodes[j].ops()[j%len(nodes[j].ops())].name, t)
+		return e.behind(ctx, b, keys[j], nodes[j].ops()[j%len(nodes[j].ops())], called[j], t)
 	})
 }

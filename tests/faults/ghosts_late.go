@@ -76,8 +76,8 @@ func (e *env) ghostsLate(ctx context.Context, s *suite, i impl, t *tally) error 
 		if err := pause(ctx, 100*time.Millisecond); err != nil { // applied by now
 			return err
 		}
-		_, err = e.waitKeys(ctx, key+"/", 0, interval+slack-100*time.Millisecond)
-		t.count(err != nil, time.Since(arrived), o.name+" left its key")
+		_, err = e.waitKeys(ctx, key+"/", 0, interval+slack+o.kept()-100*time.Millisecond)
+		t.count(err != nil, o.beyond(time.Since(arrived)), o.name+" left its key")
 		return ctx.Err()
 	})
 }

@@ -124,6 +124,10 @@ func (l ourMutex) Done() <-chan struct{}             { return l.m.Context().Done
 func (l ourMutex) Held() bool                        { return l.m.Context().Err() == nil }
 func (l ourMutex) Key() string                       { return l.m.Key() }
 
+func (l ourMutex) ReleaseAfter(ctx context.Context, d time.Duration) error {
+	return l.m.UnlockAfter(ctx, d)
+}
+
 type ourElection struct {
 	e     *etcdlock.Election
 	value string

@@ -48,6 +48,7 @@ var experiments = []experiment{
 	{"return", "Return in time", runReturn},
 	{"heal", "Healing", runHeal},
 	{"outofband", "Out-of-band", runOutOfBand},
+	{"stays", "Locks that stay taken", runStays},
 	{"leaks", "Leaks and load", runLeaks},
 }
 

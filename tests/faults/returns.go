@@ -227,6 +227,8 @@ func (e *env) gone(ctx context.Context, s *suite, i impl) error {
 		call, what, bound := func() { _ = locks[j].Release(context.Background()) }, "Unlock", returnTTL
 		if j%2 == 1 {
 			call, what, bound = func() { _ = nodes[j].Close() }, "Close", 5*time.Second
+		} else if l, ok := locks[j].(stayer); ok && j%4 == 2 {
+			call, what = func() { _ = l.ReleaseAfter(context.Background(), time.Minute) }, "UnlockAfter"
 		}
 		began, done := time.Now(), make(chan struct{})
 		go func() { defer close(done); call() }()

@@ -20,14 +20,16 @@ import (
 // child is a client process of its own: it takes locks, says so, asks each of
 // them every millisecond whether it still holds, and tells, for each, the last
 // moment at which it asked and was told yes. Of lingering locks, every other one
-// is released after each yes and taken up again before the next question. It ends
-// with its standard input.
+// is released after each yes and taken up again before the next question. With
+// -stay it ends each hold so that its lock stays taken, and tells when. It ends with
+// its standard input.
 func child(args []string) int {
 	fs := flag.NewFlagSet("child", flag.ExitOnError)
 	endpoint := fs.String("endpoint", "", "")
 	which := fs.String("impl", "", "")
 	prefix := fs.String("prefix", "", "")
 	n := fs.Int("n", 1, "")
+	stay := fs.Duration("stay", 0, "")
 	_ = fs.Parse(args)
 	var i impl
 	for _, side := range sides {
@@ -41,7 +43,11 @@ func child(args []string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin) // the parent is done, or gone
 		cancel()
 	}()
-	if err := hold(ctx, i, *endpoint, *prefix, *n); err != nil {
+	act := hold
+	if *stay > 0 {
+		act = keep(*stay)
+	}
+	if err := act(ctx, i, *endpoint, *prefix, *n); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -105,13 +111,13 @@ type process struct {
 	out *bufio.Reader
 }
 
-func (e *env) child(ctx context.Context, i impl, prefix string, n int) (*process, error) {
+func (e *env) child(ctx context.Context, i impl, prefix string, n int, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "child", "-endpoint", e.Members[0].Addr(), "-impl", i.Name(),
-		"-prefix", prefix, "-n", fmt.Sprint(n))
+	cmd := exec.CommandContext(ctx, self, append([]string{"child", "-endpoint", e.Members[0].Addr(), "-impl", i.Name(),
+		"-prefix", prefix, "-n", fmt.Sprint(n)}, args...)...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
