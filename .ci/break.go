@@ -128,7 +128,7 @@ func test(dir, name string) (out []byte, green bool) {
 // packageOf finds where a test is: at the root, or in the package that it tests, which may be a module of its own.
 func packageOf(dir, name string) string {
 	pkg := dir
-	for _, under := range []string{"internal", "cmd", "locktest", "prometheus", "otel", "adapters", "docs"} {
+	for _, under := range []string{"internal", "cmd", "locktest", "prometheus", "otel", "adapters", "docs", "examples"} {
 		_ = filepath.WalkDir(filepath.Join(dir, under), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, "_test.go") {
 				if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
