@@ -125,3 +125,96 @@ func TestTimeBehindManyAllAreWaitedFor(t *testing.T) {
 		require.NoError(t, <-got)
 	})
 }
+
+// Clients that take turns wait for the same keys again and again: what they watch stays watched from one wait to the next.
+func TestTimeTurnsOpenNoWatches(t *testing.T) {
+	for n, reads := range map[int]int{2: 0, 3: 0, 8: 1} { // for one turn
+		inBubble(t, func(t *testing.T, e *etcd) {
+			holder := NewMutex(e.session(t, WithTTL(time.Hour)), "turns")
+			require.NoError(t, holder.Lock(t.Context()))
+			var queue []chan error
+			var of []*Mutex
+			for range n - 1 {
+				m, got := lock(t.Context(), t, e, "turns")
+				queue, of = append(queue, got), append(of, m)
+			}
+			turn := func() {
+				require.NoError(t, holder.Unlock(t.Context()))
+				m, got := holder, make(chan error, 1)
+				go func() { got <- m.Lock(t.Context()) }()
+				synctest.Wait()
+				require.NoError(t, <-queue[0])
+				holder, queue, of = of[0], append(queue[1:], got), append(of[1:], m)
+			}
+			for range 2 * n {
+				turn()
+			}
+			read, watch, wrote := e.count("read"), e.count("watch"), e.count("write")
+			for range 10 * n {
+				turn()
+			}
+			require.Equal(t, watch, e.count("watch"), n)
+			require.Equal(t, wrote+2*10*n, e.count("write"), n)
+			require.Equal(t, read+reads*10*n, e.count("read"), n)
+		})
+	}
+}
+
+// A watch is kept for a moment only, and not past the Session's end.
+func TestTimeAWatchIsKeptForAMoment(t *testing.T) {
+	for what, closes := range map[string]bool{"of a Session that goes on": false, "of one that ends": true} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				holder := NewMutex(e.session(t, WithTTL(time.Hour)), "kept")
+				require.NoError(t, holder.Lock(t.Context()))
+				s, err := NewSession(t.Context(), holder.s.client.Client, WithTTL(time.Hour)) // one client, which goes on
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, s.Close()) })
+				next, got := NewMutex(s, "kept"), make(chan error, 1)
+				go func() { got <- next.Lock(t.Context()) }()
+				queued(t, s, "kept")
+				require.NoError(t, holder.Unlock(t.Context()))
+				require.NoError(t, <-got)
+				synctest.Wait()
+				open := e.Watches()
+				if closes {
+					require.NoError(t, s.Close())
+				} else {
+					require.NoError(t, next.Unlock(t.Context()))
+					time.Sleep(time.Second - 1)
+					synctest.Wait()
+					require.Equal(t, open, e.Watches())
+					time.Sleep(1)
+				}
+				synctest.Wait()
+				require.Less(t, e.Watches(), open)
+			})
+		})
+	}
+}
+
+// What a watch has told to one waiter, it does not tell to the next one that takes it over: that one reads it.
+func TestTimeWhatAKeptWatchHasToldIsRead(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		writer, m := NewMutex(e.session(t, WithTTL(time.Hour)), "told"), NewRWMutex(e.session(t, WithTTL(time.Hour)), "told")
+		require.NoError(t, writer.Lock(t.Context()))
+		read := func() chan error {
+			got := make(chan error, 1)
+			go func() {
+				_, err := m.RLock(t.Context())
+				got <- err
+			}()
+			synctest.Wait()
+			return got
+		}
+		first := read()
+		e.only("write", fault{after: 10 * time.Millisecond})
+		second := read()
+		require.NoError(t, writer.Unlock(t.Context()))
+		require.NoError(t, <-first)
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		require.Len(t, second, 1, "its answer was late, and the watch was there already")
+		require.NoError(t, <-second)
+	})
+}

@@ -56,6 +56,16 @@ func (c *conn) Watch(ctx context.Context, _ ...grpc.CallOption) (pb.Watch_WatchC
 	return w, nil
 }
 
+// Watches is how many watches there are.
+func (s *Server) Watches() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.streams {
+		n += len(w.watches)
+	}
+	return n
+}
+
 // BreakStreams ends the watch streams that are there, of one client or (0) of all, as a connection that breaks does.
 func (s *Server) BreakStreams(client int) {
 	s.mu.Lock()

@@ -2,38 +2,120 @@ package queue
 
 import (
 	"context"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
+// This file follows tickets of others until they are deleted.
+
 // follower is a watch that follows one generation of a key until it is deleted.
 type follower struct {
 	rpc.Watch
 	generation
+	upTo int64 // what happened up to then it tells no more: it began later, or has told
 }
 
 func (f *follower) follows(q *Tickets, p generation) bool { return f.generation == p && f.Open(q.c) }
 
-// follow makes sure that f follows p. When it had to open a watch it returns the revision that the watch starts after:
-// what happened to the key up to then must be read. Puts are left out: a leader's Proclaim wakes nobody.
+// follow makes sure that f follows p. It returns the revision up to which has to be read what happened to it: p may have
+// been seen as of a later one. Puts are left out: a leader's Proclaim wakes nobody.
 func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from int64, err error) {
-	if f.follows(q, p) {
-		return 0, nil
+	if f.key != p.key || !f.Open(q.c) {
+		q.keep(f)
+		*f = q.takeKept(p.key)
 	}
 	f.generation = p
-	return f.Start(ctx, q.c, p.key, clientv3.WithFilterPut())
+	if !f.Open(q.c) {
+		f.upTo, err = f.Start(ctx, q.c, p.key, clientv3.WithFilterPut())
+	}
+	return f.upTo, err
 }
 
 // goneAt takes one answer off the watch: the revision at which the generation was deleted, 0 if it was not. A watch that
 // has broken is stopped; follow opens the next one.
-func (f *follower) goneAt(resp clientv3.WatchResponse, ok bool) int64 {
+func (f *follower) goneAt(resp clientv3.WatchResponse, ok bool) (at int64) {
 	for _, ev := range f.Read(resp, ok) {
+		if ev.Type != clientv3.EventTypeDelete {
+			continue
+		}
+		f.upTo = max(f.upTo, ev.Kv.ModRevision)
 		// A member that lags may still show the end of an earlier generation: concurrency uses its keys again.
-		if ev.Type == clientv3.EventTypeDelete && ev.Kv.ModRevision > f.rev {
-			return ev.Kv.ModRevision
+		if at == 0 && ev.Kv.ModRevision > f.rev {
+			at = ev.Kv.ModRevision
 		}
 	}
-	return 0
+	return at
+}
+
+// Whoever takes turns with others waits for the same ones again, whose keys are mostly the same, since names are used
+// again. So a watch is kept for a moment after its wait. To close it and open the next one would take as many requests as
+// all else that a turn takes, and a read of what happened in between. For how long: a turn of etcd's and a short piece of
+// work under the lock. How many: a Session that waits for ever new names has no use for any.
+const (
+	keptFor  = time.Second
+	keptMost = 64
+)
+
+// kept is a watch that nobody reads.
+type kept struct {
+	follower
+	over func() bool // stops the timer
+}
+
+// keep takes the watch from f.
+func (q *Tickets) keep(f *follower) {
+	k := &kept{follower: *f}
+	*f = follower{}
+	if k.Broken() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.tasks.Closing(), keptFor)
+	stop := context.AfterFunc(ctx, func() { q.dropKept(k) })
+	k.over = func() bool { defer cancel(); return stop() }
+	q.mu.Lock()
+	other := q.kept[k.key]
+	full := other == nil && len(q.kept) >= keptMost
+	if !full {
+		q.kept[k.key] = k
+	}
+	q.mu.Unlock()
+	switch {
+	case full:
+		other = k
+	case ctx.Err() != nil: // perhaps before it was there
+		q.dropKept(k)
+	}
+	if other != nil {
+		other.over()
+		other.Stop()
+	}
+}
+
+// takeKept returns a watch on the key, broken if there is none.
+func (q *Tickets) takeKept(key string) follower {
+	q.mu.Lock()
+	k := q.kept[key]
+	delete(q.kept, key)
+	q.mu.Unlock()
+	if k == nil {
+		return follower{}
+	}
+	k.over()
+	return k.follower
+}
+
+func (q *Tickets) dropKept(k *kept) {
+	q.mu.Lock()
+	there := q.kept[k.key] == k
+	if there {
+		delete(q.kept, k.key)
+	}
+	q.mu.Unlock()
+	if there {
+		k.over()
+		k.Stop()
+	}
 }

@@ -20,7 +20,8 @@ var errRecheck = errors.New("etcdlock: look again")
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
 func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
-	defer func() { near.Stop(); far.Stop() }()
+	q := t.group.q
+	defer func() { q.keep(&near); q.keep(&far) }()
 	if t.holdsBehind(a) {
 		t.all.isFirst(a.rev)
 		return t.grant()
@@ -35,8 +36,8 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			return t.enter(ctx, a.gone)
 		}
 		if t.drains(a) {
-			near.Stop()
-			far.Stop()
+			q.keep(&near)
+			q.keep(&far)
 			list := false
 			if drained, list = t.startDrain(); list {
 				if err = t.listReaders(ctx); err != nil {
@@ -57,8 +58,8 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			continue
 		}
 		if own != nil {
-			near.Stop()
-			far.Stop()
+			q.keep(&near)
+			q.keep(&far)
 			t.waitsFor(generation{})
 			granted := false
 			if granted, a, err = t.waitOwn(ctx, own, a); granted || err != nil {
@@ -128,7 +129,7 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from
 	}
 	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
 		if a.alone() {
-			far.Stop()
+			q.keep(far)
 		}
 		return 0, nil, nil
 	}
@@ -150,7 +151,7 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from i
 	q := t.group.q
 	from, err = near.follow(ctx, q, a.near)
 	if err != nil || a.alone() {
-		far.Stop()
+		q.keep(far)
 		return from, nil, err
 	}
 	own, goneAt := t.own(a.far, a.rev)
@@ -158,7 +159,7 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from i
 		farFrom, err := far.follow(ctx, q, a.far)
 		return max(from, farFrom), nil, err
 	}
-	far.Stop()
+	q.keep(far)
 	if own != nil {
 		var now state
 		if now, _, goneAt, ended = own.status(); now != gone {
@@ -268,13 +269,15 @@ func (t *Ticket) rechecked(ctx context.Context, a ahead, near *follower) (ahead,
 	if a.near == near.generation {
 		return a, nil
 	}
-	select {
-	case resp, ok := <-near.Events:
-		if near.goneAt(resp, ok) > 0 {
-			return a, nil // it has told, only later than the read
+	for {
+		select {
+		case resp, ok := <-near.Events:
+			if near.goneAt(resp, ok) > 0 {
+				return a, nil // it has told, only later than the read
+			}
+		default:
+			near.LeaveStream(t.group.q.c)
+			return a, nil
 		}
-	default:
 	}
-	near.LeaveStream(t.group.q.c)
-	return a, nil
 }
