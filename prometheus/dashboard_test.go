@@ -52,6 +52,7 @@ func series(t *testing.T) (labels map[string][]string) {
 var (
 	selector = regexp.MustCompile(`(etcdlock_\w+)(?:\{([^}]*)\})?`)
 	matcher  = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)\s*"`)
+	legend   = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
 	grouping = regexp.MustCompile(`\bby \(([^)]*)\)`)
 )
 
@@ -85,7 +86,7 @@ func TestTheDashboardAsksForWhatThereIs(t *testing.T) {
 			ID      int
 			Title   string
 			GridPos struct{ X, Y, W, H int }
-			Targets []struct{ Expr string }
+			Targets []struct{ Expr, LegendFormat string }
 		}
 	}
 	text, err := os.ReadFile("dashboard.json")
@@ -99,8 +100,16 @@ func TestTheDashboardAsksForWhatThereIs(t *testing.T) {
 		ids[p.ID] = true
 		require.NotEmpty(t, p.Targets, p.Title)
 		for _, target := range p.Targets {
-			for _, name := range check(t, labels, target.Expr) {
+			names := check(t, labels, target.Expr)
+			for _, name := range names {
 				shown[family(name)] = true
+			}
+			left := labels[names[len(names)-1]] // labels that the expression leaves
+			if by := grouping.FindAllStringSubmatch(target.Expr, -1); by != nil {
+				left = strings.Split(by[0][1], ", ")
+			}
+			for _, m := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
+				require.Containsf(t, left, m[1], "a legend with a label that is not there, of %s", target.Expr)
 			}
 		}
 		require.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, p.Title)
