@@ -45,6 +45,16 @@ func (w *world) act(r *rand.Rand, actors *sync.WaitGroup) {
 			})
 		}
 	}
+	if w.may(traitGiven) {
+		for range 1 + r.IntN(3) {
+			own := rand.New(rand.NewPCG(r.Uint64(), 9))
+			actors.Go(func() {
+				for w.pause(some(own, w.ttl/8)) {
+					w.resumeOnce(own)
+				}
+			})
+		}
+	}
 	own := rand.New(rand.NewPCG(r.Uint64(), 4))
 	actors.Go(func() {
 		for w.pause(some(own, w.ttl)) {
@@ -206,7 +216,7 @@ func (w *world) doOnce(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex) {
 	c := w.calling(context.Background(), sl.id, "Do %s %p", m.name, m)
 	var b *belief
 	err := m.Do(ctx, func(ctx context.Context) error {
-		b = w.believe(sl, m.name, m.Context(), m.Token(), m.Key(), true)
+		b = w.believes(&belief{slot: sl, name: m.name, ctx: m.Context(), token: m.Token(), key: m.Key(), mutex: true, fn: true})
 		w.work(r, b, m.Verify, one(m.IsOwner))
 		w.end(b)
 		return nil

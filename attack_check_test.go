@@ -49,6 +49,10 @@ type belief struct {
 	since   int64 // what the store had when it began, at least
 	killed  bool  // whether it has been found over, and need not have been
 
+	fn      bool // whether it is of Do or Run, and a function works under it
+	resumed bool // whether it was taken up
+	passed  bool // whether another has taken it up
+
 	set    *[]*belief      // the holds that are one with this one, if there are any; guarded by the world's mu
 	wanted <-chan struct{} // what it was told who waits, if it has asked
 	asked  time.Time       // when
@@ -87,10 +91,15 @@ func (w *world) fateLocked(id ticketID) *ticketFate {
 
 // believe notes a hold that begins, and judges whether it may.
 func (w *world) believe(sl *slot, name string, ctx context.Context, token int64, key string, mutex bool) *belief {
-	if _, ok := ctx.(*lease.Hold); !ok && !w.closed(sl) {
-		w.violate("not held and was", "%s of s%d: %v after success", name, sl.id, context.Cause(ctx))
+	return w.believes(&belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex})
+}
+
+// believes is believe for more that is to be known.
+func (w *world) believes(b *belief) *belief {
+	if _, ok := b.ctx.(*lease.Hold); !ok && !w.closed(b.slot) {
+		w.violate("not held and was", "%s of s%d: %v after success", b.name, b.slot.id, context.Cause(b.ctx))
 	}
-	return w.begins(&belief{slot: sl, name: name, ctx: ctx, token: token, key: key, mutex: mutex})
+	return w.begins(b)
 }
 
 // begins notes a belief.
@@ -101,11 +110,13 @@ func (w *world) begins(b *belief) *belief {
 	b.client, b.began = sl.client, time.Now()
 	b.phantom = w.phantomLocked(b)
 	w.beliefs[b] = struct{}{}
+	w.left.begun[b.id()] = true
 	w.logLocked("%v begins, live: %v", b, live)
 	var same *belief
 	for o := range w.beliefs {
 		if o != b && o.id() == b.id() {
-			same = o
+			same, o.passed = o, b.resumed
+			b.passed = b.passed || o.resumed && !b.resumed // by a call that returns late
 		}
 	}
 	w.noteEndLocked(b)
@@ -132,6 +143,12 @@ func (w *world) judgeHold(b *belief) {
 		return // judged by its removal
 	}
 	found := false
+	var own writer
+	for _, kv := range kvs {
+		if b.id() == (ticketID{string(kv.Key), kv.CreateRevision}) {
+			own = w.writerLocked(kv)
+		}
+	}
 	var before []string
 	for _, kv := range kvs {
 		id := ticketID{string(kv.Key), kv.CreateRevision}
@@ -140,7 +157,7 @@ func (w *world) judgeHold(b *belief) {
 		case id == b.id():
 			found = true
 		case kv.CreateRevision >= b.token:
-		case b.mutex && id.class() == queue.Exclusive && id.lease() == b.id().lease() && !w.believedLocked(id) && w.stays[id] == nil: // handed over in memory
+		case b.mutex && id.class() == queue.Exclusive && w.writerLocked(kv) == own && !w.believedLocked(id) && w.stays[id] == nil: // handed over in memory
 		default:
 			before = append(before, fmt.Sprintf("%016x %s", id.rev, id.leaf()))
 		}
@@ -154,7 +171,7 @@ func (w *world) judgeHold(b *belief) {
 
 func (w *world) believedLocked(id ticketID) bool {
 	for b := range w.beliefs {
-		if b.id() == id {
+		if b.id() == id && !b.passed {
 			return true
 		}
 	}
@@ -204,6 +221,7 @@ func (w *world) end(b *belief) {
 func (w *world) committed(c memetcd.Commit) {
 	var hit []*belief
 	w.mu.Lock()
+	w.left.by[c.Rev] = c.Client
 	for _, ev := range c.Events {
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypePut {
@@ -231,7 +249,11 @@ func (w *world) committed(c memetcd.Commit) {
 		}
 		w.mu.Lock()
 		if _, there := w.beliefs[b]; there {
-			w.violateLocked("believed in after its end", "%v, by %s at revision %d", b, c.Cause, c.Rev)
+			kind := "believed in after its end"
+			if b.resumed && c.Cause == memetcd.ByRequest && c.Client != b.client.id {
+				kind = "a late release met what was taken up"
+			}
+			w.violateLocked(kind, "%v, by %s of client %d at revision %d", b, c.Cause, c.Client, c.Rev)
 		}
 		w.mu.Unlock()
 	}

@@ -17,18 +17,10 @@ func (w *world) electOnce(r *rand.Rand) {
 	sl, _, e := w.pick(r)
 	ctx, cancel := w.patience(r, 1)
 	defer cancel()
-	w.mu.Lock()
-	busy := w.busy[e]
-	w.busy[e] = true
-	w.mu.Unlock()
-	if busy {
+	if !w.campaigns(e) {
 		return
 	}
-	defer func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.busy, e)
-	}()
+	defer w.campaigned(e)
 	if r.IntN(4) == 0 {
 		w.runOnce(ctx, r, sl, e)
 		return
@@ -41,15 +33,34 @@ func (w *world) electOnce(r *rand.Rand) {
 	}
 	b := w.believe(sl, e.name, e.Context(), e.Token(), e.Key(), false)
 	w.lead(r, sl, e, b)
+	w.resign(r, sl, e, b)
+}
+
+// campaigns begins to use a value; false if somebody does.
+func (w *world) campaigns(e *Election) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	busy := w.busy[e]
+	w.busy[e] = true
+	return !busy
+}
+
+func (w *world) campaigned(e *Election) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.busy, e)
+}
+
+func (w *world) resign(r *rand.Rand, sl *slot, e *Election, b *belief) {
 	rctx, rcancel := w.patience(r, 5)
 	defer rcancel()
 	l := leaseOf(e.held())
 	w.end(b)
-	c = w.byDeadline(w.calling(rctx, sl.id, "Resign %s %p", e.name, e), l)
+	c := w.byDeadline(w.calling(rctx, sl.id, "Resign %s %p", e.name, e), l)
 	if l == nil {
 		c.by(time.Now().Add(w.ttl), "a TTL")
 	}
-	err = e.Resign(rctx)
+	err := e.Resign(rctx)
 	w.returned(c, err)
 	w.judgeRelease(b, "Resign", err)
 }
@@ -57,7 +68,7 @@ func (w *world) electOnce(r *rand.Rand) {
 func (w *world) runOnce(ctx context.Context, r *rand.Rand, sl *slot, e *Election) {
 	c := w.calling(context.Background(), sl.id, "Run %s %p", e.name, e)
 	err := e.Run(ctx, "c0", func(context.Context) error {
-		b := w.believe(sl, e.name, e.Context(), e.Token(), e.Key(), false)
+		b := w.believes(&belief{slot: sl, name: e.name, ctx: e.Context(), token: e.Token(), key: e.Key(), fn: true})
 		w.lead(r, sl, e, b)
 		w.end(b)
 		return nil

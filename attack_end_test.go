@@ -26,19 +26,30 @@ func (w *world) finish(actors, forces *sync.WaitGroup) {
 			w.etcd.Delete(string(kv.Key))
 		}
 	}
+	tidied := w.tidy()
 	w.mu.Lock()
 	settled := maxTime(w.late, time.Now())
 	w.mu.Unlock()
-	if !w.await("a call", actors, time.Until(settled)+2*w.ttl+25*time.Second) ||
-		!w.await("Close or NewSession", forces, 2*w.ttl+25*time.Second) {
+	all := w.await("a call", actors, time.Until(settled)+2*w.ttl+25*time.Second) &&
+		w.await("Close or NewSession", forces, 2*w.ttl+25*time.Second)
+	if !all {
+		tidied()
 		return
 	}
 	time.Sleep(time.Until(settled))
 	time.Sleep(w.ttl + 8*time.Second) // the sweep, and the end of a lease whose revocation was lost
+	tidied()
 	w.empty("while Sessions are open")
 	w.fresh()
 	for _, sl := range w.slots {
-		w.close(sl, sl.s)
+		if w.may(traitGiven) && sl.id%2 == 0 {
+			w.orphan(sl, sl.s, sl.client)
+		} else {
+			w.close(sl, sl.s)
+		}
+	}
+	for _, s := range w.left.over {
+		_ = s.Close()
 	}
 	w.empty("when all is closed")
 	w.judgeHeard()
@@ -110,6 +121,9 @@ func (w *world) fresh() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, sl := range w.slots {
+		if lost := sl.s.over(); sl.s.leases.given && lost != nil { // it has no right to another lease
+			continue
+		}
 		for _, m := range sl.locks {
 			if err := m.Unlock(ctx); !errors.Is(err, ErrNotHeld) && !errors.Is(err, ErrClosed) {
 				w.logf("s%d %s %p still unlocked: %v", sl.id, m.name, m, err)

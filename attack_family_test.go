@@ -231,6 +231,9 @@ func (w *world) freshFamily(ctx context.Context) {
 		}
 	}
 	for _, sl := range w.slots {
+		if sl.s.leases.given && sl.s.over() != nil {
+			continue
+		}
 		for _, m := range sl.reads {
 			h, err := m.RLock(ctx)
 			try(sl, "RLock "+m.name, h, err)

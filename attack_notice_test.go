@@ -118,7 +118,12 @@ func (w *world) judgeLoss(b *belief) {
 		defer w.mu.Unlock()
 		if !b.killed {
 			b.killed = true
-			w.violateLocked("a live hold was ended", "%v", b)
+			kind := "a live hold was ended"
+			if w.left.given[int64(hold.Lease().ID)] && !w.unclean[b.key].Before(b.began) {
+				// The second copy of a Proclaim finds another's writing, for all that can be told on a lease that others use.
+				kind = "lost by a repetition"
+			}
+			w.violateLocked(kind, "%v", b)
 		}
 	}
 }

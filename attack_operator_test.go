@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
@@ -148,11 +149,28 @@ func (w *world) reopen(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		w.shutdown(r, sl, s)
 	}
-	w.close(sl, s)
+	w.mu.Lock()
+	had := sl.client
+	w.mu.Unlock()
+	if w.may(traitGiven) && r.IntN(2) == 0 {
+		w.orphan(sl, s, had)
+	} else {
+		w.close(sl, s)
+		w.hasEnded(s, had)
+	}
+	if w.may(traitGiven) {
+		if sl.given = w.give(r, s.Lease(), client); sl.given != clientv3.NoLease && client == had {
+			client = w.newClient(r)
+		}
+	}
 	w.mu.Lock()
 	sl.client = client
 	w.mu.Unlock()
 	for !w.open(sl, r) {
+	}
+	if w.may(traitGiven) && r.IntN(2) == 0 {
+		w.pause(some(r, w.ttl))
+		w.tidyUp()
 	}
 }
 
@@ -176,8 +194,7 @@ func (w *world) close(sl *slot, s *Session) {
 	w.mu.Lock()
 	w.closing[s] = true
 	w.mu.Unlock()
-	left := s.leases.current().Left()
-	c := w.calling(context.Background(), sl.id, "Close").by(time.Now().Add(left+closeLimit), "the bound of Close")
+	c := w.calling(context.Background(), sl.id, "Close").by(time.Now().Add(w.closes(s)), "the bound of Close")
 	err := s.Close()
 	w.returned(c, err)
 }

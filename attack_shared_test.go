@@ -61,7 +61,7 @@ func (w *world) judgeTokenLocked(b *belief) {
 		if name != b.name || same && class != queue.Exclusive {
 			continue
 		}
-		if b.token < last || b.token == last && b.slot.linger == 0 {
+		if b.token < last || b.token == last && b.slot.linger == 0 && !b.resumed {
 			w.violateLocked("a token that is not greater", "%v after %d", b, last)
 		}
 	}

@@ -37,6 +37,9 @@ var attackKnown = []string{
 	// The etcd client repeats a deletion at once, and the second copy finds nothing. Only a late answer tells that it may
 	// have: see ErrLost.
 	"lost by a repetition",
+	// A release that was not confirmed may arrive when its Session has ended and another has taken the ticket up. It names
+	// the create revision, which is the same: see Mutex.Resume.
+	"a late release met what was taken up",
 }
 
 // attackFixed is how many schedules an ordinary run takes, always the same.

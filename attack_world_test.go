@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -52,6 +53,7 @@ type world struct {
 	queues     map[string]*lined    // of the names that several primitives share
 	numbers    map[string]int64     // the greatest token of each number of a semaphore
 	sets       []*belief            // the holds that LockAll has returned, one for each name
+	left       left                 // by Sessions that have ended
 	calm       bool
 	late       time.Time // when the last request that is under way arrives
 }
@@ -78,6 +80,7 @@ type slot struct {
 	reads  []*RWMutex
 	sems   []*Semaphore
 	margin time.Duration
+	given  clientv3.LeaseID // what its next Session is given, if not 0
 }
 
 var (
@@ -105,6 +108,7 @@ const (
 	traitOneName
 	traitFamily
 	traitMargin
+	traitGiven
 )
 
 func newWorld(seed uint64) *world {
@@ -118,7 +122,7 @@ func newWorld(seed uint64) *world {
 		clients: map[int]*attackClient{}, running: map[*call]struct{}{}, beliefs: map[*belief]struct{}{},
 		tokens: map[string]int64{}, using: map[*Mutex]int{}, busy: map[*Election]bool{}, closing: map[*Session]bool{}, frozen: map[int]time.Time{}, unclean: map[string]time.Time{}, leftEarly: map[int]time.Time{},
 		tickets: map[ticketID]*ticketFate{}, proclaims: map[ticketID]*proclaims{},
-		stays: map[ticketID]*stayed{}, queues: map[string]*lined{}, numbers: map[string]int64{},
+		stays: map[ticketID]*stayed{}, queues: map[string]*lined{}, numbers: map[string]int64{}, left: newLeft(),
 	}
 	w.length = w.ttl * time.Duration(2+r.IntN(5))
 	return w
@@ -174,12 +178,23 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 	defer cancel()
 	c := w.calling(ctx, sl.id, "NewSession")
 	told := &heard{slot: sl, ttl: w.ttl, holds: map[ticketID]int{}, sets: map[ticketID]int{}}
-	s, err := NewSession(ctx, sl.client.client, WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger),
-		WithMargin(sl.margin), WithHooks(told.hooks()))
+	opts := []Option{WithTTL(w.ttl), WithIdentity(fmt.Sprintf("s%d", sl.id)), WithLinger(sl.linger), WithMargin(sl.margin), WithHooks(told.hooks())}
+	if given := sl.given; given != clientv3.NoLease {
+		opts = append(opts, WithLease(given))
+		w.mu.Lock()
+		w.left.given[int64(given)] = true
+		w.logLocked("s%d is given %x", sl.id, given)
+		w.mu.Unlock()
+	}
+	s, err := NewSession(ctx, sl.client.client, opts...)
 	w.returned(c, err)
 	if err != nil {
+		if errors.Is(err, ErrLeaseLost) || w.stop.Err() != nil {
+			sl.given = clientv3.NoLease
+		}
 		return false
 	}
+	sl.given = clientv3.NoLease
 	locks, leads := []*Mutex{}, []*Election{}
 	for _, name := range lockNames {
 		for range 1 + r.IntN(2) {

@@ -531,3 +531,28 @@ func TestTimeOrphanTellsWhatMayStillArrive(t *testing.T) {
 		require.Len(t, e.Keys("late/"), 1, "it has")
 	})
 }
+
+// A caller has given up, the deletion of its ticket was confirmed, and then its put arrived: no ticket knows of it.
+func TestTimeOrphanLeavesNoStray(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, err := NewSession(t.Context(), e.client(t), WithTTL(time.Minute))
+		require.NoError(t, err)
+		held := NewMutex(s, "held")
+		require.NoError(t, held.Lock(t.Context()))
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if puts(r) {
+				return memetcd.Verdict{Delay: 3 * time.Second}
+			}
+			return memetcd.Verdict{}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.Error(t, NewMutex(s, "late").Lock(ctx))
+		time.Sleep(4 * time.Second)
+		require.Len(t, e.Keys("late/"), 1, "it has arrived, and no renewal has swept yet")
+		e.Judge(nil)
+		require.NoError(t, s.Orphan())
+		require.Empty(t, e.Keys("late/"))
+		require.Len(t, e.Keys("held/"), 1)
+	})
+}

@@ -23,6 +23,9 @@ import (
 //   - Both holds have the same token. A store that fences by it cannot tell what the earlier holder sent late from what this
 //     one sends. The guard of the earlier lead of an Election stays true; that of a Mutex is not true any more.
 //
+// A release that the earlier holder has begun and that was not confirmed (ErrUnconfirmed) may still be under way. If it arrives
+// after the ticket was taken up it deletes it, as an operator would: the hold ends with ErrLost at the next check.
+//
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
 // request that is late arrives, unless it never got to this Session's lease; so this Session does not take up the same ticket
 // again, and says so, but another can. The value must not hold: ErrLocked says that it does.

@@ -381,6 +381,38 @@ func TestTimeAStrayOfItsOwnIsNotTakenUp(t *testing.T) {
 	})
 }
 
+// A deletion of a ticket whose put was not answered names no revision. Under way when its Session ended, it does not meet the
+// ticket on the lease of the Session that has taken it up since.
+func TestTimeADeletionThatArrivesLateDoesNotMeetWhatWasTakenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		ctx, closes := context.WithCancel(t.Context())
+		s, err := NewSession(t.Context(), e.Client(ctx), WithTTL(time.Minute))
+		require.NoError(t, err)
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			switch {
+			case r.Client != 1 || !r.Write:
+				return memetcd.Verdict{}
+			case puts(r):
+				return memetcd.Verdict{AnswerLost: true}
+			}
+			return memetcd.Verdict{Delay: 5 * time.Second}
+		})
+		impatient, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.Error(t, NewMutex(s, "m").Lock(impatient))
+		synctest.Wait() // its deletion is under way
+		closes()
+		require.ErrorIs(t, s.Close(), ErrClientClosed)
+		m := NewMutex(e.session(t, WithTTL(time.Minute)), "m")
+		stray, err := m.Holder(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, m.Resume(t.Context(), stray.Key, stray.Modified))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, m.Verify(t.Context()))
+		require.Len(t, e.Keys("m/"), 1)
+	})
+}
+
 // A Proclaim that was not answered may have been made. That a ticket on a shared lease was taken up shows all the same.
 func TestTimeATakeOverIsNoticedAfterAProclaimWithoutAnAnswer(t *testing.T) {
 	for name, f := range map[string]fault{"never made": {lost: true}, "made": {after: time.Minute}} {

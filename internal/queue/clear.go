@@ -42,19 +42,24 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 }
 
 // Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
-// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd,
-// and the error says that it may.
+// the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd, and the
+// error says that it may. A ticket that is gone for us, since its deletion was confirmed before its put arrived, may have come
+// back: so if there is one whose put was not answered, what the lease has under names of ours is looked for, as in a sweep.
 func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 	l.unhook()
 	q.mu.Lock()
 	all := l.left
 	l.left = nil
-	for _, t := range l.tickets {
-		if (t.state != held || !keepHolds) && t.state != gone && t.mayBeOursLocked() {
+	kept := map[string]bool{}
+	for key, t := range l.tickets {
+		if t.state == held && keepHolds {
+			kept[key] = true
+		} else if t.state != gone && t.mayBeOursLocked() {
 			all = append(all, t.remainsLocked())
 		}
 		t.goneLocked(0)
 	}
+	late := l.names.late
 	q.mu.Unlock()
 	var ops []clientv3.Op
 	unanswered := false
@@ -62,10 +67,14 @@ func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 		ops = append(append(ops, r.deletion(l.ID)), r.slots...)
 		unanswered = unanswered || r.rev == 0
 	}
-	if err := q.commit(ctx, ops); err != nil || !unanswered {
-		return err
+	err := q.commit(ctx, ops)
+	if err == nil && late {
+		err = q.deleteStrays(ctx, l, kept)
 	}
-	return errLatePut
+	if err == nil && unanswered {
+		err = errLatePut
+	}
+	return err
 }
 
 // errLatePut says that a put was not answered.

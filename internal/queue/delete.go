@@ -195,14 +195,11 @@ type deletions struct {
 }
 
 // deletion removes this ticket, and no later one of the same name however late it arrives. A ticket whose put has not
-// been answered has no revision to go by; nor will there be a later one of its name.
+// been answered has no revision to go by; nor will there be a later one of its name. But another Session may have taken it up,
+// or may do so when this one has ended and the deletion is still under way: then it is on that one's lease.
 func (t *Ticket) deletion() clientv3.Op {
-	if t.rev == 0 && t.claimed {
-		ours := clientv3.Compare(clientv3.LeaseValue(t.key), "=", t.lease.ID) // then the claim was made
-		return clientv3.OpTxn([]clientv3.Cmp{ours}, []clientv3.Op{clientv3.OpDelete(t.key)}, nil)
-	}
 	if t.rev == 0 {
-		return clientv3.OpDelete(t.key)
+		return remains{generation: generation{key: t.key}}.deletion(t.lease.ID)
 	}
 	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
 	slots := t.slotDeletions() // also where the ticket is gone

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 
@@ -55,12 +56,18 @@ func (q *Tickets) commit(ctx context.Context, ops []clientv3.Op) error {
 func (q *Tickets) sweep(l *Lease) {
 	ctx, cancel := context.WithTimeout(l.Context(), l.Span())
 	defer cancel()
+	if err := q.deleteStrays(ctx, l, nil); err != nil {
+		q.log.Debug("etcdlock: deleting strays", Attr(l.Lease), "error", err)
+	}
+}
+
+// deleteStrays sweeps once. What is kept is none, though no ticket knows it any more.
+func (q *Tickets) deleteStrays(ctx context.Context, l *Lease, kept map[string]bool) error {
 	resp, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
 		return q.c.TimeToLive(ctx, l.ID, clientv3.WithAttachedKeys())
 	})
 	if err != nil {
-		q.log.Debug("etcdlock: listing the lease's keys", Attr(l.Lease), "error", err)
-		return
+		return fmt.Errorf("listing the lease's keys: %w", err)
 	}
 	var strays []string
 	q.mu.Lock()
@@ -68,7 +75,7 @@ func (q *Tickets) sweep(l *Lease) {
 		key := string(attached)
 		n := l.numberLocked(key)
 		_, claimed := l.claims[key]
-		if n == 0 && !claimed || l.tickets[key] != nil {
+		if n == 0 && !claimed || l.tickets[key] != nil || kept[key] {
 			continue
 		}
 		strays = append(strays, key)
@@ -79,9 +86,7 @@ func (q *Tickets) sweep(l *Lease) {
 		}
 	}
 	q.mu.Unlock()
-	if err := q.deleteKeys(ctx, l.Lease, strays); err != nil {
-		q.log.Debug("etcdlock: deleting strays", Attr(l.Lease), "error", err)
-	}
+	return q.deleteKeys(ctx, l.Lease, strays)
 }
 
 // Attr names a lease in a log line.
