@@ -33,6 +33,14 @@ type All struct {
 	waiting *Ticket // the one that is waited for
 }
 
+// set is the tickets that were put together with this one, and itself.
+func (t *Ticket) set() []*Ticket {
+	if t.all == nil {
+		return []*Ticket{t}
+	}
+	return t.all.tickets
+}
+
 // of is the queue's own part.
 func (s *All) of() *Tickets { return s.tickets[0].group.q }
 
@@ -113,7 +121,7 @@ func (s *All) enqueue(ctx context.Context) ([]ahead, error) {
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).If(absent...).Then(append(looks, puts...)...).Else(finds...).Commit()
-		s.putAnswered(start, err)
+		first.putAnswered(start, err)
 		return resp, err
 	})
 	if err != nil {
@@ -178,7 +186,7 @@ func (s *All) found(answers []*pb.ResponseOp) bool {
 		same = same && kv.CreateRevision == rev && string(kv.Value) == t.value
 	}
 	if !same {
-		s.late()
+		s.tickets[0].late()
 	}
 	return same
 }
@@ -191,16 +199,4 @@ func generationAny(kvs []*mvccpb.KeyValue, key string) *mvccpb.KeyValue {
 		}
 	}
 	return nil
-}
-
-func (s *All) putAnswered(sent lease.Instant, err error) {
-	for _, t := range s.tickets {
-		t.putAnswered(sent, err)
-	}
-}
-
-func (s *All) late() {
-	for _, t := range s.tickets {
-		t.late()
-	}
 }

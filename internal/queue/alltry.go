@@ -106,7 +106,7 @@ func (s *All) enqueueIfFree(ctx context.Context) (by *Contender, in string, err 
 	if err != nil {
 		return nil, "", s.refused(err, len(finds)+len(firsts))
 	}
-	s.putAnswered(start, nil)
+	s.tickets[0].putAnswered(start, nil)
 	if resp.Succeeded {
 		for _, t := range s.tickets {
 			t.placed(resp.Header.Revision)

@@ -28,12 +28,8 @@ func (t *Ticket) Wanted() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.want == nil {
-		tickets := []*Ticket{t}
-		if t.all != nil {
-			tickets = t.all.tickets
-		}
 		w := &want{told: make(chan struct{})}
-		for _, t := range tickets {
+		for _, t := range t.set() {
 			if t.want = w; t.state == held {
 				t.group.wantLocked(t)
 			}
@@ -99,11 +95,7 @@ func (t *Ticket) wantedLocked() {
 		t.want.closed = true
 		close(t.want.told)
 	}
-	tickets := []*Ticket{t}
-	if t.all != nil {
-		tickets = t.all.tickets
-	}
-	for _, o := range tickets {
+	for _, o := range t.set() {
 		o.unwantLocked()
 	}
 }
