@@ -69,8 +69,7 @@ func Trusted(d time.Duration) time.Duration { return d - d/marginPart }
 
 // trust is how long the lease can be relied on, counted from S, when etcd has said granted.
 func (l *Lease) trust(granted time.Duration) time.Duration {
-	ttl := min(l.asked, granted)
-	return ttl - ttl/marginPart - l.early
+	return Trusted(min(l.asked, granted)) - l.early
 }
 
 // Context is over, with the cause, when the lease is. It does not ask the clock: Alive does.

@@ -116,7 +116,7 @@ func (s set) enqueue(ctx context.Context) ([]ahead, error) {
 	resp, err := rpc.Retry(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).If(absent...).Then(then...).Else(finds...).Commit()
-		s.putAnswered(start, err)
+		s[0].putAnswered(start, err)
 		return resp, err
 	})
 	if err != nil {
@@ -176,22 +176,9 @@ func (s set) found(answers []*pb.ResponseOp, rev int64) bool {
 		same = same && t.rev == s[0].rev && string(kvs[0].Value) == t.value
 	}
 	if !same {
-		s.late()
+		s[0].late()
 	}
 	return same
-}
-
-// putAnswered is Ticket.putAnswered for all.
-func (s set) putAnswered(sent lease.Instant, err error) {
-	for _, t := range s {
-		t.putAnswered(sent, err)
-	}
-}
-
-func (s set) late() {
-	for _, t := range s {
-		t.late()
-	}
 }
 
 func (t *Ticket) foundTaken(kv *mvccpb.KeyValue) bool {

@@ -87,9 +87,9 @@ func (t *Ticket) lateLocked() {
 	}
 }
 
-// putAnswered takes in what came of one request to put the ticket. One that was not answered may arrive long after a later
-// one, and after the deletion. So may an earlier copy of one whose answer came late, see rpc.Client.Late: then a sweep is
-// needed, too. The name need not be burnt: the put was answered.
+// putAnswered takes in what came of one request to put the ticket, or its set. One that was not answered may arrive long
+// after a later one, and after the deletion. So may an earlier copy of one whose answer came late, see rpc.Client.Late: that
+// needs a sweep, too. The name need not be burnt then, since the put was answered.
 func (t *Ticket) putAnswered(sent lease.Instant, err error) {
 	q := t.group.q
 	switch {
@@ -102,11 +102,14 @@ func (t *Ticket) putAnswered(sent lease.Instant, err error) {
 	}
 }
 
+// late is lateLocked, for all of a set.
 func (t *Ticket) late() {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.lateLocked()
+	for _, t := range t.set() {
+		t.lateLocked()
+	}
 }
 
 // numberLocked is the number in key, 0 if it has not the form of a ticket that this Session has named under l.

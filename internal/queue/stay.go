@@ -85,12 +85,11 @@ func (t *Ticket) startStaying(until lease.Instant) bool {
 		t.goneLocked(0)
 		return false
 	}
-	s := &stay{done: make(chan struct{})}
-	work, cancel := context.WithCancel(context.Background())
 	if !t.moveLocked(staying) {
-		cancel()
 		return false
 	}
+	s := &stay{done: make(chan struct{})}
+	work, cancel := context.WithCancel(context.Background())
 	t.stay = s
 	q.tasks.Begin(work) // Close waits for it, or Shutdown, by AwaitReleased
 	begun := q.tasks.Go(func() {

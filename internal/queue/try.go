@@ -175,7 +175,7 @@ func (s set) enqueueIfFree(ctx context.Context, c Class, below, limit int64) (*C
 		if err != nil {
 			return nil, s.refused(err, len(orElse))
 		}
-		s.putAnswered(start, nil)
+		s[0].putAnswered(start, nil)
 		if resp.Succeeded {
 			for _, t := range s {
 				t.placed(resp.Header.Revision)

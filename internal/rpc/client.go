@@ -143,9 +143,10 @@ func (c *Client) AttemptTimeout(n int) time.Duration {
 
 // Late reports whether an answer took so long that it may stand for two arrivals. The etcd client repeats some requests by
 // itself, and says nothing of it, when something on the way answers "deadline exceeded" in etcd's place. So the first copy of
-// a put may still come, and what a deletion did not find, its first copy may have deleted.
+// a put may still come, and what a deletion did not find, its first copy may have deleted. Nobody on the way is known to lose
+// patience within a quarter of a second, which a disk that is busy takes now and then.
 func (c *Client) Late(took time.Duration) bool {
-	return took > max(4*c.RoundTrip(), 100*time.Millisecond)
+	return took > max(4*c.RoundTrip(), 250*time.Millisecond)
 }
 
 // ReadAt asks op, a read or a Txn of reads, as of revision at, 0 for now. A revision that was compacted away, or that a

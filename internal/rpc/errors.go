@@ -29,7 +29,7 @@ func Unanswered(err error) error {
 
 // timedOut reports whether the server says that the time for the request was over.
 func timedOut(err error) bool {
-	return err != nil && (errors.Is(err, rpctypes.ErrTimeout) || Code(err) == codes.DeadlineExceeded)
+	return err != nil && (errors.Is(err, rpctypes.ErrTimeout) || code(err) == codes.DeadlineExceeded)
 }
 
 // Transient reports whether the same request may succeed a little later. Everything else (permissions, a full store, a
@@ -38,7 +38,7 @@ func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnanswered) {
 		return true
 	}
-	switch Code(err) {
+	switch code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown, codes.Aborted:
 		return true
 	case codes.ResourceExhausted: // ErrNoSpace is final, a busy server is not
@@ -47,8 +47,8 @@ func Transient(err error) bool {
 	return false
 }
 
-// Code is the gRPC code of an error of the etcd client, which has two forms of them.
-func Code(err error) codes.Code {
+// code is the gRPC code of an error of the etcd client, which has two forms of them.
+func code(err error) codes.Code {
 	var e rpctypes.EtcdError
 	if errors.As(err, &e) {
 		return e.Code()

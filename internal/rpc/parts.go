@@ -26,7 +26,7 @@ func (c *Client) TooMuch(err error, n int) bool {
 	case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):
 	case errors.Is(err, rpctypes.ErrNoSpace), errors.Is(err, rpctypes.ErrTooManyRequests):
 		return false
-	case Code(err) != codes.ResourceExhausted: // a message beyond what one of the two sides was set to
+	case code(err) != codes.ResourceExhausted: // a message beyond what one of the two sides was set to
 		return false
 	}
 	for {

@@ -38,16 +38,12 @@ func (g *Group) Closing() context.Context { return g.closing }
 // Back is for requests of the background. It is over at the end of the end.
 func (g *Group) Back() context.Context { return g.back }
 
-// Shut begins the end; false if it had begun before.
-func (g *Group) Shut(cause error) bool {
+// Shut begins the end. The first cause stays.
+func (g *Group) Shut(cause error) {
 	g.mu.Lock()
-	first := !g.begun
 	g.begun = true
 	g.mu.Unlock()
-	if first {
-		g.shut(cause)
-	}
-	return first
+	g.shut(cause)
 }
 
 // Go starts a goroutine that Stop awaits. It starts nothing, and says so, when Stop no longer would.
