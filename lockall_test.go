@@ -476,7 +476,7 @@ func TestTimeASetAndItsOwnSession(t *testing.T) {
 		require.Equal(t, m.Token(), locked.Token)
 		require.NoError(t, m.Unlock(t.Context()))
 		for _, c := range []<-chan error{got, behind, next} {
-			require.NoError(t, <-c)
+			require.NoError(t, soonest(c))
 		}
 		require.NoError(t, m.Verify(t.Context()))
 		require.NoError(t, m.Unlock(t.Context()))
@@ -506,6 +506,28 @@ func TestTimeASetTakesNoLingeringTicketUp(t *testing.T) {
 		require.Empty(t, etcd.Keys("b/"))
 	})
 }
+
+// What a set puts under a name that nests in another of it is in nobody's way there, and costs no second look.
+func TestTimeASetOfNamesThatNestIsOneRequest(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s, asked := open(time.Hour), 0
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Kind == memetcd.Range || q.Kind == memetcd.Txn {
+				asked++
+			}
+			return v
+		})
+		for _, take := range []lockAllFunc{LockAll, TryLockAll} {
+			asked = 0
+			h, err := take(t.Context(), s, "a", "a/b", "a/b/c", "a/d", "a/e")
+			require.NoError(t, err)
+			require.Equal(t, 1, asked)
+			require.NoError(t, h.Release(t.Context()))
+		}
+	})
+}
+
+type lockAllFunc = func(context.Context, *Session, ...string) (*Hold, error)
 
 func TestTimeTryLockAllTellsWhichNameIsBusy(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {

@@ -68,7 +68,7 @@ func TestTimeADeletionThatTheClientRepeatedIsNotTakenForALoss(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t)
 		m := locked(t, s)
-		e.only("write", fault{again: 200 * time.Millisecond})
+		e.only("write", fault{again: 300 * time.Millisecond})
 		require.NoError(t, m.Unlock(t.Context()))
 		e.bends(nil)
 		require.NoError(t, m.Lock(t.Context()))

@@ -364,3 +364,38 @@ func TestTimeATryOfAReaderThatIsSentTwiceIsOneTicket(t *testing.T) {
 		require.Empty(t, etcd.Keys("a/"))
 	})
 }
+
+// The deletion that others of the same Session wait for, and that cannot be handed to them in memory, is sent at once, also while
+// an earlier one of the name is not answered.
+func TestTimeAReleaseToReadersOfItsSessionDoesNotWaitForAnEarlierOne(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		m := NewRWMutex(open(15*time.Second), "a")
+		require.NoError(t, m.Lock(t.Context()))
+		next := make(chan error, 1)
+		other := NewMutex(m.s, "a")
+		go func() { next <- other.Lock(t.Context()) }()
+		settle()
+		etcd.Judge(func(q memetcd.Request) memetcd.Verdict { return memetcd.Verdict{Lost: q.Write} })
+		go func() { _ = m.Unlock(t.Context()) }()
+		require.NoError(t, <-next, "handed over in memory")
+		time.Sleep(time.Millisecond) // the deletion has been sent
+		require.Len(t, etcd.Keys("a/"), 2)
+		etcd.Judge(nil)
+		const readers = 3
+		in := make(chan *Hold, readers)
+		for range readers {
+			go func() {
+				h, err := m.RLock(t.Context())
+				assert.NoError(t, err)
+				in <- h
+			}()
+		}
+		time.Sleep(100 * time.Millisecond) // the earlier deletion is not sent again before half a second has passed
+		begin := time.Now()
+		require.NoError(t, other.Unlock(t.Context()))
+		for range readers {
+			defer func(h *Hold) { require.NoError(t, h.Release(t.Context())) }(<-in)
+		}
+		require.Equal(t, begin, time.Now())
+	})
+}

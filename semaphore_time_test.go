@@ -536,3 +536,102 @@ func TestTimeAListThatIsLateBringsNobodyBack(t *testing.T) {
 		require.LessOrEqual(t, time.Since(begin), 100*time.Millisecond)
 	})
 }
+
+// Where much happens, a list knows of more than the watch has told. The watch has its time to tell before it is left.
+func TestTimeAListThatKnowsMoreGivesTheWatchItsTime(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		ask(t, open(semTTL), 2, 1)
+		b, waiter := ask(t, open(semTTL), 2, 1), open(semTTL)
+		c, d := ask(t, waiter, 2, 1), ask(t, waiter, 2, 1)
+		watches := 0
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Kind == memetcd.Watch && q.Keys[0] == "a/of-2-" {
+				watches++
+			}
+			return v
+		})
+		etcd.DelayStreams(3, 300*time.Millisecond)
+		time.Sleep(semTTL/3 - 100*time.Millisecond)
+		b.release(t)
+		require.False(t, c.holds())
+		time.Sleep(150 * time.Millisecond)
+		require.True(t, c.holds(), "the list tells, before the watch")
+		time.Sleep(5 * time.Second)
+		require.False(t, d.holds())
+		require.Zero(t, watches)
+		c.release(t)
+		time.Sleep(time.Second)
+		d.release(t)
+	})
+}
+
+// A release deletes the number that its ticket has. One that it has asked for in vain is another's.
+func TestTimeAReleaseLeavesTheNumbersOfOthers(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		h, err := NewSemaphore(open(semTTL), "a", 3).Acquire(t.Context())
+		require.NoError(t, err)
+		other, err := NewSemaphore(open(semTTL), "a", 3).Acquire(t.Context())
+		require.NoError(t, err)
+		first := true
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if q.Client == 1 && q.Kind == memetcd.Txn && first {
+				first = false
+				v.Delay = 100 * time.Millisecond
+			}
+			return v
+		})
+		got := make(chan int, 1)
+		go func() {
+			slot, _, err := h.Slot(t.Context())
+			assert.NoError(t, err)
+			got <- slot
+		}()
+		synctest.Wait()
+		slot, _, err := other.Slot(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 0, slot, "which the first one has asked for")
+		require.Equal(t, 1, <-got)
+		require.NoError(t, h.Release(t.Context()))
+		require.Len(t, etcd.Keys("a/of-3-slot/"), 1)
+		require.NotNil(t, etcd.Key("a/of-3-slot/0"))
+		require.NoError(t, other.Release(t.Context()))
+		require.Empty(t, etcd.Keys("a/"))
+	})
+}
+
+// However many of a Session wait in a queue, they have one watch, and one list for each third of the TTL.
+func TestTimeThoseOfASessionThatWaitAreCountedTogether(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		ctx, cancel := context.WithCancel(t.Context())
+		a, s := ask(t, open(semTTL), 2, 2), open(semTTL)
+		watches, lists := 0, 0
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if len(q.Keys) > 0 && q.Keys[0] == "a/of-2-" {
+				switch q.Kind {
+				case memetcd.Watch:
+					watches++
+				case memetcd.Range:
+					lists++
+				}
+			}
+			return v
+		})
+		const waiting = 20
+		ended := make(chan error, waiting)
+		for range waiting {
+			go func() {
+				_, err := NewSemaphore(s, "a", 2).Acquire(ctx)
+				ended <- err
+			}()
+		}
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, watches)
+		require.Greater(t, lists, 5)
+		require.LessOrEqual(t, lists, 1+3*int(time.Minute/semTTL))
+		cancel()
+		for range waiting {
+			require.ErrorIs(t, <-ended, context.Canceled)
+		}
+		a.release(t)
+	})
+}

@@ -330,3 +330,24 @@ func TestTimeAFunctionUnderDoMayLeaveTheLockTaken(t *testing.T) {
 		}
 	})
 }
+
+// Of a given lease that is lost, the tickets are deleted one by one. What stays is on another lease by then.
+func TestTimeALockThatStaysOutlivesALostGivenLease(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		shared := open(6 * time.Second).Lease() // which its maker goes on to renew
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		defer cancel()
+		s, err := NewSession(ctx, etcd.Client(ctx), WithLease(shared))
+		require.NoError(t, err)
+		m, held := NewMutex(s, "a"), NewMutex(s, "b")
+		require.NoError(t, held.Lock(t.Context()))
+		require.NoError(t, m.Lock(t.Context()))
+		require.NoError(t, m.UnlockAfter(t.Context(), time.Minute))
+		etcd.Judge(func(q memetcd.Request) memetcd.Verdict { return memetcd.Verdict{Lost: q.Client == 2} })
+		<-held.Context().Done()
+		etcd.Judge(nil)
+		time.Sleep(30 * time.Second)
+		require.Empty(t, etcd.Keys("b/"), "its ticket has been deleted")
+		require.Len(t, etcd.Keys("a/"), 1)
+	})
+}
