@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,5 +217,70 @@ func TestTimeWhatAKeptWatchHasToldIsRead(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, second, 1, "its answer was late, and the watch was there already")
 		require.NoError(t, <-second)
+	})
+}
+
+// Who queues while the lock is released learns it by the answer after that to its put. Here each takes 100 ms.
+func TestTimeAReleaseWhileAWatchOpensIsReadAtTheSameTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		holder, m := NewMutex(e.session(t, WithTTL(time.Hour)), "beside"), NewMutex(e.session(t, WithTTL(time.Hour)), "beside")
+		require.NoError(t, holder.Lock(t.Context()))
+		reads, writes := e.count("read"), e.count("write")
+		e.bends(func(call string) fault { return fault{after: time.Second / 10, lost: call == "watch"} }) // it need not even open
+		began, got := time.Now(), make(chan error, 2)
+		go func() { got <- m.Lock(t.Context()) }()
+		time.Sleep(time.Second / 20)
+		go func() { got <- holder.Unlock(t.Context()) }()
+		require.NoError(t, <-got)
+		require.NoError(t, <-got)
+		require.Equal(t, 2*time.Second/10, time.Since(began))
+		require.Equal(t, []int{reads + 1, writes + 2}, []int{e.count("read"), e.count("write")})
+	})
+}
+
+// Where nobody goes, it is one read, as it is where the two are sent one after the other.
+func TestTimeAWaiterReadsOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		holder := NewMutex(e.session(t, WithTTL(time.Hour)), "once")
+		require.NoError(t, holder.Lock(t.Context()))
+		for n := range 4 {
+			m := NewMutex(e.session(t, WithTTL(time.Hour)), "once")
+			reads := e.count("read")
+			e.only("write", fault{after: 10 * time.Millisecond})
+			go func() { _ = m.Lock(t.Context()) }()
+			synctest.Wait()
+			e.Put("other", "", 0) // what is read is as of later than the put
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+			require.Equal(t, reads+1, e.count("read"), n)
+			e.bends(nil)
+		}
+	})
+}
+
+// A key of the Session's own that no ticket knows is a request that came late. It is in the way until it is swept.
+func TestTimeAStrayAheadIsWaitedFor(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(time.Hour))
+		e.only("write", fault{lost: true})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, NewMutex(s, "stray").Lock(ctx), context.DeadlineExceeded)
+		e.bends(nil)
+		time.Sleep(time.Minute) // until the clean-up is confirmed
+		e.Put(fmt.Sprintf("stray/%x-1", int64(s.Lease())), "late", int64(s.Lease()))
+		ctx, cancel = context.WithCancel(t.Context())
+		defer cancel()
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- NewMutex(s, "stray").Lock(ctx) }()
+		synctest.Wait()
+		go func() { second <- NewMutex(s, "stray").Lock(t.Context()) }()
+		synctest.Wait()
+		require.Len(t, e.Keys("stray/"), 3)
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		synctest.Wait()
+		require.Empty(t, second)
+		require.NoError(t, <-second, "it is swept beside a renewal")
 	})
 }

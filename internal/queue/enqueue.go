@@ -250,9 +250,21 @@ func (t *Ticket) crossOff(ctx context.Context, a ahead, p generation, at int64) 
 	return t.look(ctx, at)
 }
 
-// still makes a hold as of the later revision at. Nobody can come between tickets that exist, so as long as they do,
-// asking for these few says as much as look does, and costs the same in a queue of any length.
+// still makes a hold as of revision at, if that is later.
 func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
+	if at <= a.rev {
+		return a, nil
+	}
+	later, err := t.askFor(ctx, a, at)
+	if err != nil {
+		return t.look(ctx, at)
+	}
+	return later, nil
+}
+
+// askFor asks for those of a and for the ticket itself, as of revision at, 0 for now. Nobody can come between tickets that
+// exist, so as long as they do, it says as much as look does, and costs the same in a queue of any length.
+func (t *Ticket) askFor(ctx context.Context, a ahead, at int64) (ahead, error) {
 	want := []generation{{t.key, t.rev}, a.near}
 	if !a.alone() {
 		want = append(want, a.far)
@@ -261,13 +273,14 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 	for i, p := range want {
 		ops[i] = clientv3.OpGet(p.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)
 	}
-	lctx, release := t.lease.bound(ctx)
-	defer release()
-	actx, cancel := context.WithTimeout(lctx, t.group.q.c.AttemptTimeout(0))
+	ctx, cancel := context.WithTimeout(ctx, t.group.q.c.AttemptTimeout(0))
 	defer cancel()
-	resp, err := t.group.q.c.Txn(actx).Then(ops...).Commit()
+	resp, err := t.group.q.c.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
-		return t.look(ctx, at)
+		return a, err
+	}
+	if at == 0 {
+		at = resp.Header.Revision
 	}
 	for i, p := range want {
 		switch {
@@ -275,7 +288,7 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 		case i > 0 && a.whole:
 			a = a.without(p, at)
 		default:
-			return t.look(ctx, at)
+			return a, errNotThere
 		}
 	}
 	if a.rev = at; a.gone <= at {
@@ -283,6 +296,9 @@ func (t *Ticket) still(ctx context.Context, a ahead, at int64) (ahead, error) {
 	}
 	return a, nil
 }
+
+// errNotThere says that the ticket has gone, or one ahead of it and not all are known.
+var errNotThere = errors.New("etcdlock: not there any more")
 
 // generationOf returns the key that was created at rev, nil if it is not among kvs.
 func generationOf(kvs []*mvccpb.KeyValue, key string, rev int64) *mvccpb.KeyValue {

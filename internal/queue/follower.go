@@ -21,16 +21,27 @@ type follower struct {
 func (f *follower) follows(q *Tickets, p generation) bool { return f.generation == p && f.Open(q.c) }
 
 // follow makes sure that f follows p. It returns the revision up to which has to be read what happened to it: p may have
-// been seen as of a later one. Puts are left out: a leader's Proclaim wakes nobody.
+// been seen as of a later one.
 func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from int64, err error) {
+	if f.take(q, p) {
+		return f.upTo, nil
+	}
+	return f.start(ctx, q)
+}
+
+// take has f follow p by a watch that there is already; false if there is none.
+func (f *follower) take(q *Tickets, p generation) bool {
 	if f.key != p.key || !f.Open(q.c) {
 		q.keep(f)
 		*f = q.takeKept(p.key)
 	}
 	f.generation = p
-	if !f.Open(q.c) {
-		f.upTo, err = f.Start(ctx, q.c, p.key, clientv3.WithFilterPut())
-	}
+	return f.Open(q.c)
+}
+
+// start opens the watch. Puts are left out: a leader's Proclaim wakes nobody.
+func (f *follower) start(ctx context.Context, q *Tickets) (from int64, err error) {
+	f.upTo, err = f.Start(ctx, q.c, f.key, clientv3.WithFilterPut())
 	return f.upTo, err
 }
 

@@ -14,9 +14,6 @@ import (
 // near ticket is released the answer is there, and no read stands between the release and the next hold. Behind no more
 // than two it saw everybody, and needs no look.
 
-// errRecheck says that a check found something while a watch was being opened.
-var errRecheck = errors.New("etcdlock: look again")
-
 // wait returns nil when the ticket holds, errRequeue when it was removed, and else why the wait ended.
 func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 	var near, far follower
@@ -51,8 +48,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		}
 		own, goneAt := t.own(a.near, a.rev)
 		if goneAt > 0 {
-			// It is known no more, and may be there all the same, as another Session's: see resume.go.
-			if a, err = t.look(ctx, goneAt); err != nil {
+			if a, err = t.look(ctx, goneAt); err != nil { // it may be a stray, or another Session's by now
 				return err
 			}
 			continue
@@ -68,7 +64,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			continue
 		}
 		t.waitsFor(a.near)
-		from, farGone, err := t.follow(ctx, &near, &far, a)
+		later, farGone, err := t.follow(ctx, &near, &far, a)
 		if errors.Is(err, errRecheck) {
 			if t.isGone() {
 				return errRequeue
@@ -81,10 +77,8 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		if err != nil {
 			return err
 		}
-		if from > a.rev {
-			if a, err = t.still(ctx, a, from); err != nil {
-				return err
-			}
+		if later != a {
+			a = later
 			continue
 		}
 		var told *follower // who has an answer
@@ -114,69 +108,6 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 			naming = t.whenToAsk(ctx, a)
 		}
 	}
-}
-
-// follow follows the near ticket, and the far one unless the near one is alone. It returns the revision up to which has
-// to be read what happened to them. A far ticket of this same Session is followed in memory: then ended is closed at its
-// next change.
-//
-// It fails with errRecheck if a check finds something before the watches are open: where no watch is answered, the checks
-// are what tells.
-func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
-	q := t.group.q
-	if far.follows(q, a.near) {
-		*near, *far = *far, *near
-	}
-	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
-		if a.alone() {
-			q.keep(far)
-		}
-		return 0, nil, nil
-	}
-	ctx, release := t.lease.bound(ctx)
-	defer release()
-	q.c.KeepStreamOpen(t.group.prefix)
-	asked := t.opens(release)
-	if !asked {
-		from, ended, err = t.open(ctx, near, far, a)
-	}
-	if t.opens(nil) {
-		<-t.recheck
-		return 0, nil, errRecheck
-	}
-	return from, ended, err
-}
-
-func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (from int64, ended <-chan struct{}, err error) {
-	q := t.group.q
-	from, err = near.follow(ctx, q, a.near)
-	if err != nil || a.alone() {
-		q.keep(far)
-		return from, nil, err
-	}
-	own, goneAt := t.own(a.far, a.rev)
-	if own == nil && goneAt == 0 {
-		farFrom, err := far.follow(ctx, q, a.far)
-		return max(from, farFrom), nil, err
-	}
-	q.keep(far)
-	if own != nil {
-		var now state
-		if now, _, goneAt, ended = own.status(); now != gone {
-			return from, ended, nil
-		}
-	}
-	return max(from, goneAt), nil, nil
-}
-
-// opens says that the watches of a waiter are being opened: who asks it to look again calls cancel. Afterwards, with nil, it
-// reports whether somebody has asked.
-func (t *Ticket) opens(cancel func()) (asked bool) {
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	t.opening = cancel
-	return len(t.recheck) > 0
 }
 
 // waitOwn waits for a ticket of the same Session, which is the near one as of a. Where a handoff in memory is possible, that
@@ -221,8 +152,8 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 			if letsIn { // it held alone
 				a.far, a.whole = generation{}, true
 			}
-			later, err = t.crossOff(ctx, a, a.near, goneAt)
-			return false, later, err
+			a, err = t.crossOff(ctx, a, a.near, goneAt)
+			return false, a, err
 		}
 		select {
 		case <-changed:

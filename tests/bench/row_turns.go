@@ -11,7 +11,8 @@ import (
 
 // turns is how often a second the lock changes hands when every client takes
 // it again as soon as it has given it back: each a session and a connection
-// of its own. The floor is one bare turn after another.
+// of its own. The floor is one bare turn after another. The ring beside it is
+// what as many bare clients come to: how much of the distance is the crowd's.
 func turns(ctx context.Context, e *env, r *report) error {
 	ps, done, err := pools(ctx, e, connections)
 	if err != nil {
@@ -27,7 +28,7 @@ func turns(ctx context.Context, e *env, r *report) error {
 		clients int
 		least   float64
 	}{{2, 30}, {8, 0}, {64, 3}} {
-		var bare sample
+		var bare, rings sample
 		got := make([]sample, len(ps))
 		perTurn := make([]sample, len(ps))
 		for round := range e.pick(3, 1) {
@@ -38,11 +39,17 @@ func turns(ctx context.Context, e *env, r *report) error {
 				}
 				bare.addTime(d)
 			}
+			window := time.Duration(e.pick(1500, 700)) * time.Millisecond
+			n, err := ring(ctx, e, c.clients, window)
+			if err != nil {
+				return err
+			}
+			rings.add(n)
 			for k := range ps {
 				k = (k + round) % len(ps)
 				name := e.name("turns")
 				before, start := ps[k].requests(), time.Now()
-				n, err := takeTurns(ctx, time.Duration(e.pick(1500, 700))*time.Millisecond, mutexes(ps[k].sessions[:c.clients], name))
+				n, err := takeTurns(ctx, window, mutexes(ps[k].sessions[:c.clients], name))
 				if err != nil {
 					return fmt.Errorf("%s: %w", ps[k].lib.name, err)
 				}
@@ -61,7 +68,8 @@ func turns(ctx context.Context, e *env, r *report) error {
 		}
 		r.add(result{row: "turns", what: fmt.Sprintf("%d clients taking turns", c.clients), where: e.where(), unit: "/s",
 			floor: ratio(1000, bare.median()), ours: o, theirs: t, goal: g, x: c.clients,
-			note: fmt.Sprintf("requests a turn %s / %s", number(perTurn[0].median()), number(perTurn[1].median()))})
+			note: fmt.Sprintf("requests a turn %s / %s; a ring of bare clients %s/s",
+				number(perTurn[0].median()), number(perTurn[1].median()), number(rings.median()))})
 	}
 	return nil
 }

@@ -144,6 +144,21 @@ hidden byte x, n, ahead, beside, guarded;	/* scratch, zero between steps */
 #define CENSUS(x) (AHEAD(x) -> COUNT(x) : 0)
 #define FITS (OWN_COUNT + CENSUS(0) + CENSUS(1) + CENSUS(2) + CENSUS(3) <= LIMIT)
 
+/* The second nearest: far. */
+inline second() {
+	x = 0;
+	do
+	:: x == T -> break
+	:: x < T ->
+		if
+		:: IN_GATE(x) && x != pred && (far == NONE || rev[x] > rev[far]) -> far = x
+		:: else
+		fi;
+		x++
+	od;
+	far_rev = rev[far]
+}
+
 /* The nearest ticket in the gates (NONE if nobody is there: then it is our turn), and
  * whether it is alone there. One that is alone holds, and so it is our turn once it goes. */
 inline look() {
@@ -164,6 +179,15 @@ inline look() {
 	od;
 	known = (n == 1);
 	pred_rev = (pred == NONE -> 0 : rev[pred]);
+	far = NONE; far_rev = 0;
+	if
+#ifdef PART_FOR_WHOLE		/* broken: the two nearest are taken for all there are */
+	:: n >= 2 -> second()
+#else
+	:: n == 2 -> second()	/* the view is whole: there are these two */
+#endif
+	:: else
+	fi;
 #if CLASSES > 2
 	if
 	:: CLASS(t) == PERMIT -> pred = (FITS -> NONE : t); known = false; pred_rev = 0
@@ -193,7 +217,7 @@ inline by_the_rule() {
 
 /* What is not needed any more is zeroed: fewer states. */
 inline forget() {
-	t = 0; token = 0; pred = NONE; pred_rev = 0; known = false; patient = false; was_lost = false
+	t = 0; token = 0; pred = NONE; pred_rev = 0; known = false; patient = false; was_lost = false; far = NONE; far_rev = 0
 }
 
 inline begin_hold() {
@@ -252,13 +276,13 @@ inline begin_hold() {
 	assert(guarded <= LIMIT);
 	guarded = 0;
 #endif
-	x = 0; pred = NONE; pred_rev = 0; known = false; patient = false
+	x = 0; pred = NONE; pred_rev = 0; known = false; patient = false; far = NONE; far_rev = 0
 }
 
 inline start(p) {
 	t = NAME(i, round); round++;
 	state[t] = LIVE; guard[t] = false; held_at[t] = 0; used[t] = true;
-	token = 0; pred = NONE; pred_rev = 0; known = false;
+	token = 0; pred = NONE; pred_rev = 0; known = false; far = NONE; far_rev = 0;
 	was_lost = lost[SESSION(i)];
 	on_second[t] = was_lost;
 	patient = p
@@ -335,7 +359,7 @@ inline kept_no_more(y) {
 #define ALIVE (lost[SESSION(i)] == was_lost)
 
 proctype Contender(byte i) {
-	byte round, t, token, pred = NONE, pred_rev;
+	byte round, t, token, pred = NONE, pred_rev, far = NONE, far_rev;
 	bool patient, known, was_lost;
 
 again:	/* Register the name, then send the enqueue: it is answered, or is not. */
@@ -385,12 +409,14 @@ again:	/* Register the name, then send the enqueue: it is answered, or is not. *
 		:: true -> pred = NONE; pred_rev = 0
 #else
 		:: known -> pred = NONE; pred_rev = 0	/* it held, so we are the lowest */
-		:: else -> look()
+		:: !known && far != NONE ->		/* it gave up; of two, the other is alone now */
+			pred = far; pred_rev = far_rev; known = true; far = NONE; far_rev = 0
+		:: !known && far == NONE -> look()
 #endif
 		fi }
 	/* The one before it, the far one, is gone. */
 	:: d_step { pred != NONE && pred != t && ALIVE && !known && rev[pred] == pred_rev && !FAR ->
-		known = true }
+		known = true; far = NONE; far_rev = 0 }
 #if CLASSES > 2
 	:: d_step { pred == t && ALIVE && FITS -> pred = NONE }
 #endif

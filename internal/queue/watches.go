@@ -1,0 +1,111 @@
+package queue
+
+import (
+	"context"
+	"errors"
+)
+
+// This file opens the watches of a waiter.
+
+// errRecheck says that a check found something while a watch was being opened.
+var errRecheck = errors.New("etcdlock: look again")
+
+// follow follows the near ticket, and the far one unless the near one is alone. What happened to them before the watches
+// began has been read when it returns: later is a as of then, or what is ahead by then if that is less. A far ticket of this
+// same Session is followed in memory: then ended is closed at its next change.
+//
+// It fails with errRecheck if a check finds something before the watches are open: where no watch is answered, the checks
+// are what tells.
+func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (later ahead, ended <-chan struct{}, err error) {
+	q := t.group.q
+	if far.follows(q, a.near) {
+		*near, *far = *far, *near
+	}
+	if near.follows(q, a.near) && (a.alone() || far.follows(q, a.far)) {
+		if a.alone() {
+			q.keep(far)
+		}
+		return a, nil, nil
+	}
+	ctx, release := t.lease.bound(ctx)
+	defer release()
+	q.c.KeepStreamOpen(t.group.prefix)
+	asked := t.opens(release)
+	if !asked {
+		later, ended, err = t.open(ctx, near, far, a)
+	}
+	if t.opens(nil) {
+		<-t.recheck
+		return a, nil, errRecheck
+	}
+	return later, ended, err
+}
+
+func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (later ahead, ended <-chan struct{}, err error) {
+	q := t.group.q
+	if a.alone() {
+		q.keep(far)
+		later, err = t.openLast(ctx, near, a.near, a, 0)
+		return later, nil, err
+	}
+	own, goneAt := t.own(a.far, a.rev)
+	if own == nil && goneAt == 0 {
+		from, err := near.follow(ctx, q, a.near)
+		if err != nil {
+			return a, nil, err
+		}
+		later, err = t.openLast(ctx, far, a.far, a, from)
+		return later, nil, err
+	}
+	q.keep(far)
+	if own != nil {
+		_, _, goneAt, ended = own.status()
+	}
+	later, err = t.openLast(ctx, near, a.near, a, goneAt)
+	return later, ended, err
+}
+
+// openLast has the last watch follow p; what happened up to from has to be read. It is read while the watch opens: mostly the
+// answer is as of a revision that is late enough. If it shows that one of two, or the only one, has gone, then no watch is
+// needed for that.
+func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahead, from int64) (ahead, error) {
+	q := t.group.q
+	if f.take(q, p) {
+		return t.still(ctx, a, max(from, f.upTo))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	now, read := a, make(chan error, 1)
+	less := func() bool { return now.near != a.near || now.far != a.far }
+	go func() {
+		later, err := t.askFor(ctx, a, 0)
+		if err == nil {
+			now = later
+		}
+		if less() {
+			cancel()
+		}
+		read <- err
+	}()
+	began, err := f.start(ctx, q)
+	from = max(from, began)
+	switch unread := <-read; {
+	case less():
+		return now, nil
+	case err != nil:
+		return a, err
+	case unread != nil:
+		return t.look(ctx, from)
+	}
+	return t.still(ctx, now, from)
+}
+
+// opens says that the watches of a waiter are being opened: who asks it to look again calls cancel. Afterwards, with nil, it
+// reports whether somebody has asked.
+func (t *Ticket) opens(cancel func()) (asked bool) {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.opening = cancel
+	return len(t.recheck) > 0
+}
