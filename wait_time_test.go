@@ -288,8 +288,8 @@ func TestTimeTryLockEndsUnderTrafficOnNamesBelow(t *testing.T) {
 					}
 				}()
 				synctest.Wait()
-				e.bends(func(string) fault { // with e.mu
-					if busy && e.calls["write"] == 3 && e.Key("n/foreign") == nil {
+				e.bends(func(string) fault { // with e.mu; the fourth write is that of the ticket that queues to see
+					if busy && e.calls["write"] == 4 && e.Key("n/foreign") == nil {
 						e.Put("n/foreign", "other", 0)
 					}
 					return fault{after: 40 * time.Millisecond}
