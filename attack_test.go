@@ -12,7 +12,7 @@ import (
 )
 
 // The attacker: random schedules on the etcd in memory, in fake time, each made from one seed. Sessions lock, elect,
-// linger, read, take permits and several names at once, leave places taken and close, while requests are lost, late, repeated and refused, watches go silent, members freeze, operators
+// linger, read, take permits and several names at once, leave places taken, are orphaned and given leases, take up what others left and close, while requests are lost, late, repeated and refused, watches go silent, members freeze, operators
 // delete, and the machine is suspended. What the library tells is compared with the store's history, which knows which
 // ticket was lowest when; at the end everything is healed, and nothing may hang or be left.
 //
