@@ -72,8 +72,6 @@ func (id ticketID) lease() string {
 	return parts[max(len(parts)-2, 0)]
 }
 
-func (w *world) now() time.Time { return time.Now() }
-
 func (w *world) fate(id ticketID) *ticketFate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
