@@ -72,8 +72,6 @@ func (id ticketID) lease() string {
 	return parts[max(len(parts)-2, 0)]
 }
 
-func (w *world) now() time.Time { return time.Now() }
-
 func (w *world) fate(id ticketID) *ticketFate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -225,7 +223,9 @@ func (w *world) committed(c memetcd.Commit) {
 	for _, ev := range c.Events {
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypePut {
-			w.fateLocked(ticketID{key, ev.Kv.CreateRevision})
+			id := ticketID{key, ev.Kv.CreateRevision}
+			w.fateLocked(id)
+			w.left.wrote[id] = append(w.left.wrote[id], w.writerLocked(ev.Kv))
 			w.logLocked("  %d: put %s = %s (%s)", c.Rev, key, ev.Kv.Value, c.Cause)
 			w.judgePutLocked(ev, c.Rev)
 			continue
@@ -250,7 +250,7 @@ func (w *world) committed(c memetcd.Commit) {
 		w.mu.Lock()
 		if _, there := w.beliefs[b]; there {
 			kind := "believed in after its end"
-			if b.resumed && c.Cause == memetcd.ByRequest && c.Client != b.client.id {
+			if b.resumed && c.Cause == memetcd.ByRequest && c.Client != b.client.id && w.lateLocked(b.id(), c.Client) {
 				kind = "a late release met what was taken up"
 			}
 			w.violateLocked(kind, "%v, by %s of client %d at revision %d", b, c.Cause, c.Client, c.Rev)

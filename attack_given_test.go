@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/queue"
 )
 
 // This file has Sessions that leave places taken and Sessions that take them up: Orphan, WithLease and Resume. Who takes up
@@ -33,20 +35,26 @@ type left struct {
 	given map[int64]bool    // leases that a Session was given
 	loose map[ticketID]bool // a Resume on a given lease was given up: whose it is, nobody knows
 	begun map[ticketID]bool // tickets that were held
-	taken map[string]bool   // by which revision each was taken up
-	over  []*Session        // that were orphaned, and not closed
+	wrote map[ticketID][]writer
+	taken map[string]bool // by which revision each was taken up
+	over  []*Session      // that were orphaned, and not closed
 }
 
 func newLeft() left {
 	return left{
 		by: map[int64]int{}, ended: map[writer]bool{}, given: map[int64]bool{}, loose: map[ticketID]bool{},
-		begun: map[ticketID]bool{}, taken: map[string]bool{},
+		begun: map[ticketID]bool{}, wrote: map[ticketID][]writer{}, taken: map[string]bool{},
 	}
 }
 
 // writerLocked is who has written a key last.
 func (w *world) writerLocked(kv *mvccpb.KeyValue) writer {
 	return writer{kv.Lease, w.left.by[kv.ModRevision]}
+}
+
+// lateLocked reports whether a request can be what was late of a Session that had the ticket and has ended.
+func (w *world) lateLocked(id ticketID, client int) bool {
+	return slices.ContainsFunc(w.left.wrote[id], func(who writer) bool { return who.client == client && w.left.ended[who] })
 }
 
 // hasEnded notes that the Session of a slot, which had this client, is over.
@@ -128,8 +136,9 @@ func (w *world) ofWriter(who writer) (all []ticketID) {
 	return all
 }
 
-// give has the next Session of a slot be given a lease: the one that is left, or one that somebody grants.
-func (w *world) give(r *rand.Rand, left clientv3.LeaseID, client *attackClient) clientv3.LeaseID {
+// give is the lease that the next Session of a slot is given, if any: the one that is left, unless its revocation may be under
+// way, or one that somebody grants.
+func (w *world) give(r *rand.Rand, s *Session, client *attackClient) clientv3.LeaseID {
 	switch r.IntN(4) {
 	case 0:
 		ctx, cancel := context.WithTimeout(context.Background(), w.ttl)
@@ -138,7 +147,9 @@ func (w *world) give(r *rand.Rand, left clientv3.LeaseID, client *attackClient) 
 			return resp.ID
 		}
 	case 1, 2:
-		return left
+		if why := s.over(); errors.Is(why, ErrNoLease) || errors.Is(why, ErrClientClosed) {
+			return s.Lease()
+		}
 	}
 	return clientv3.NoLease
 }
@@ -180,6 +191,7 @@ func (w *world) taken(t *taking, token int64, err error) {
 		w.violateLocked("taken up twice", "%s", by)
 	}
 	w.left.taken[by] = true
+	delete(w.stays, t.id) // if it was to stay, nothing came of that
 }
 
 // resumeOnce takes up what a Session has left, works and releases it.
@@ -191,10 +203,6 @@ func (w *world) resumeOnce(r *rand.Rand) {
 	}
 	ctx, cancel := w.patience(r, 1)
 	defer cancel()
-	if !w.use(m, 1) {
-		return
-	}
-	defer w.use(m, -1)
 	queued, err := m.Waiters(ctx)
 	if first, ferr := m.Holder(ctx); ferr == nil {
 		queued = append(queued, first)
@@ -202,16 +210,22 @@ func (w *world) resumeOnce(r *rand.Rand) {
 	if err != nil || len(queued) == 0 {
 		return
 	}
-	of := queued[r.IntN(len(queued))]
-	if of.Class != "" {
+	w.hesitate(r)
+	w.resumeAs(ctx, r, sl, m, queued[r.IntN(len(queued))])
+}
+
+// resumeAs takes up this one if it is free.
+func (w *world) resumeAs(ctx context.Context, r *rand.Rand, sl *slot, m *Mutex, of Contender) {
+	if of.Class != "" || !w.use(m, 1) {
 		return
 	}
+	defer w.use(m, -1)
 	t := w.take(m.s, of.Key, of.Token, of.Modified, int64(of.Lease))
 	if t == nil {
 		return
 	}
 	c := w.calling(ctx, sl.id, "Resume %s %p %s@%d at %d", m.name, m, of.Key, of.Token, of.Modified)
-	err = m.Resume(ctx, of.Key, of.Modified)
+	err := m.Resume(ctx, of.Key, of.Modified)
 	w.returned(c, err)
 	w.taken(t, of.Token, err)
 	if err != nil {
@@ -222,6 +236,43 @@ func (w *world) resumeOnce(r *rand.Rand) {
 	rctx, rcancel := w.patience(r, 5)
 	defer rcancel()
 	w.unlock(rctx, r, sl, m, b)
+}
+
+// rush has several Sessions take up what one has left, all at once and all as it was then.
+func (w *world) rush(r *rand.Rand, who writer) {
+	var all sync.WaitGroup
+	for _, kv := range w.etcd.Keys("") {
+		key := string(kv.Key)
+		id := ticketID{key, kv.CreateRevision}
+		w.mu.Lock()
+		theirs := w.writerLocked(kv) == who
+		var own []*Mutex
+		var of []*slot
+		for _, sl := range w.slots {
+			for _, m := range sl.locks {
+				if theirs && id.class() == queue.Exclusive && key == m.name+"/"+id.leaf() && r.IntN(2) == 0 {
+					own, of = append(own, m), append(of, sl)
+				}
+			}
+		}
+		w.mu.Unlock()
+		for i, m := range own {
+			r := rand.New(rand.NewPCG(r.Uint64(), 10))
+			all.Go(func() {
+				ctx, cancel := w.patience(r, 0)
+				defer cancel()
+				w.resumeAs(ctx, r, of[i], m, Contender{Key: key, Token: id.rev, Lease: clientv3.LeaseID(kv.Lease), Modified: kv.ModRevision})
+			})
+		}
+	}
+	all.Wait()
+}
+
+// hesitate lets somebody else be first.
+func (w *world) hesitate(r *rand.Rand) {
+	if r.IntN(2) == 0 {
+		w.pause(some(r, w.ttl/2))
+	}
 }
 
 func (w *world) resumeLead(r *rand.Rand, sl *slot, e *Election) {
@@ -235,6 +286,7 @@ func (w *world) resumeLead(r *rand.Rand, sl *slot, e *Election) {
 	if err != nil {
 		return
 	}
+	w.hesitate(r)
 	t := w.take(e.s, of.Key, of.Token, of.Modified, int64(of.Lease))
 	if t == nil {
 		return

@@ -154,12 +154,15 @@ func (w *world) reopen(r *rand.Rand) {
 	w.mu.Unlock()
 	if w.may(traitGiven) && r.IntN(2) == 0 {
 		w.orphan(sl, s, had)
+		if r.IntN(2) == 0 {
+			w.rush(r, writer{int64(s.Lease()), had.id})
+		}
 	} else {
 		w.close(sl, s)
 		w.hasEnded(s, had)
 	}
 	if w.may(traitGiven) {
-		if sl.given = w.give(r, s.Lease(), client); sl.given != clientv3.NoLease && client == had {
+		if sl.given = w.give(r, s, client); sl.given != clientv3.NoLease && client == had {
 			client = w.newClient(r)
 		}
 	}

@@ -12,12 +12,13 @@ import (
 )
 
 // The attacker: random schedules on the etcd in memory, in fake time, each made from one seed. Sessions lock, elect,
-// linger, read, take permits and several names at once, leave places taken and close, while requests are lost, late, repeated and refused, watches go silent, members freeze, operators
+// linger, read, take permits and several names at once, leave places taken, take up what others have left, are given leases,
+// orphaned and closed, while requests are lost, late, repeated and refused, watches go silent, members freeze, operators
 // delete, and the machine is suspended. What the library tells is compared with the store's history, which knows which
 // ticket was lowest when; at the end everything is healed, and nothing may hang or be left.
 //
 // The files: attack_world_test.go has the cast, attack_calls_test.go, attack_family_test.go and attack_election_test.go what
-// it does, attack_faults_test.go and attack_operator_test.go what is done to it, attack_returns_test.go, attack_check_test.go,
+// it does, attack_given_test.go what is left and taken up, attack_faults_test.go and attack_operator_test.go what is done to it, attack_returns_test.go, attack_check_test.go,
 // attack_notice_test.go, attack_release_test.go, attack_shared_test.go and attack_hooks_test.go the judgement, and
 // attack_end_test.go the healing.
 //
