@@ -258,6 +258,25 @@ func TestTimeAWaiterReadsOnce(t *testing.T) {
 	})
 }
 
+// In a crowd that moves, what is read before the watch is open would be too old.
+func TestTimeWhoeverIsFarBackReadsOnceItsWatchesAreOpen(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		holder := NewMutex(e.session(t, WithTTL(time.Hour)), "back")
+		require.NoError(t, holder.Lock(t.Context()))
+		lock(t.Context(), t, e, "back")
+		lock(t.Context(), t, e, "back")
+		m := NewMutex(e.session(t, WithTTL(time.Hour)), "back")
+		reads := e.count("read")
+		e.only("watch", fault{late: 10 * time.Millisecond})
+		go func() { _ = m.Lock(t.Context()) }()
+		time.Sleep(25 * time.Millisecond) // one is open, and the one that keeps the stream open
+		e.Put("other", "", 0)
+		time.Sleep(15 * time.Millisecond)
+		synctest.Wait()
+		require.Equal(t, reads+1, e.count("read"))
+	})
+}
+
 // A key of the Session's own that no ticket knows is a request that came late. It is in the way until it is swept.
 func TestTimeAStrayAheadIsWaitedFor(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {

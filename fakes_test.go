@@ -25,6 +25,7 @@ type fault struct {
 	lost  bool          // it never arrives; the caller waits for its own context
 	err   error         // it is refused, at once or after the time below
 	after time.Duration // it takes effect at once and is answered that much later
+	late  time.Duration // it takes effect that much later
 	again time.Duration // it takes effect once more that much later, and that answer counts
 	newer uint64        // how many terms the answer's is ahead
 	ttl   int64         // the TTL in the answer, if not 0: what a grant gives, what a keepalive reports
@@ -91,7 +92,7 @@ func (e *etcd) judge(r memetcd.Request) memetcd.Verdict {
 	if call == "keepalive" && f.err == errAway { //nolint:errorlint // this very value
 		v.Lost = true // the client waits for a connection before it opens a stream
 	}
-	if f.err != nil {
+	if v.Delay = f.late; f.err != nil {
 		v.Delay = f.after
 	}
 	if f.again > 0 {

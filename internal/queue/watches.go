@@ -65,13 +65,17 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (later 
 	return later, ended, err
 }
 
-// openLast has the last watch follow p; what happened up to from has to be read. It is read while the watch opens: mostly the
-// answer is as of a revision that is late enough. If it shows that one of two, or the only one, has gone, then no watch is
-// needed for that.
+// openLast has the last watch follow p; what happened up to from has to be read. For whoever is next, or next but one, it is read
+// while the watch opens: mostly the answer is as of a revision that is late enough, and if it shows that one of those ahead has
+// gone, no watch is needed for that. Further back, nobody waits for the answer, and in a crowd that moves it would be too old.
 func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahead, from int64) (ahead, error) {
 	q := t.group.q
-	if f.take(q, p) {
-		return t.still(ctx, a, max(from, f.upTo))
+	if there := f.take(q, p); there || !a.whole {
+		began, err := f.follow(ctx, q, p)
+		if err != nil {
+			return a, err
+		}
+		return t.still(ctx, a, max(from, began))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
