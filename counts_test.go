@@ -172,10 +172,11 @@ func TestNoReadStandsBetweenAReleaseAndTheNextHold(t *testing.T) {
 			settled(t, tp)
 			stuck := make(chan struct{})
 			tp.onUnary(func(_ string, send func() error) error { <-stuck; return send() })
+			free := sync.OnceFunc(func() { tp.onUnary(nil); close(stuck) })
+			t.Cleanup(free)
 			require.NoError(t, release(soon(t)), what)
 			require.NoError(t, <-got, what)
-			tp.onUnary(nil)
-			close(stuck)
+			free()
 			require.NoError(t, unlock(soon(t)), what)
 		}
 	}
