@@ -28,12 +28,21 @@ type writer struct {
 	client int
 }
 
+// claim is a Session's Resume of a ticket.
+type claim struct {
+	id ticketID
+	by writer
+}
+
 // left is what is known of Sessions that have ended and did not revoke their leases.
 type left struct {
-	by    map[int64]int     // whose client's request made a revision
-	ended map[writer]bool   // Sessions that have
-	given map[int64]bool    // leases that a Session was given
-	loose map[ticketID]bool // a Resume on a given lease was given up: whose it is, nobody knows
+	by    map[int64]int   // whose client's request made a revision
+	ended map[writer]bool // Sessions that have
+	given map[int64]bool  // leases that a Session was given
+	of    map[*Session]writer
+	loose map[claim]bool    // given up on a given lease: whose the ticket is, nobody knows
+	made  map[claim]bool    // taken up
+	going map[claim]int     // under way on a given lease
 	begun map[ticketID]bool // tickets that were held
 	wrote map[ticketID][]writer
 	taken map[string]bool // by which revision each was taken up
@@ -42,7 +51,7 @@ type left struct {
 
 func newLeft() left {
 	return left{
-		by: map[int64]int{}, ended: map[writer]bool{}, given: map[int64]bool{}, loose: map[ticketID]bool{},
+		by: map[int64]int{}, ended: map[writer]bool{}, given: map[int64]bool{}, of: map[*Session]writer{}, loose: map[claim]bool{}, made: map[claim]bool{}, going: map[claim]int{},
 		begun: map[ticketID]bool{}, wrote: map[ticketID][]writer{}, taken: map[string]bool{},
 	}
 }
@@ -66,7 +75,8 @@ func (w *world) hasEnded(s *Session, c *attackClient) {
 
 // freeLocked reports whether a ticket as it was written at a revision is there to be taken up.
 func (w *world) freeLocked(id ticketID, lease, mod int64) bool {
-	return w.left.ended[writer{lease, w.left.by[mod]}] || w.left.given[lease] && w.left.loose[id]
+	by := writer{lease, w.left.by[mod]}
+	return w.left.ended[by] || w.left.loose[claim{id, by}] && w.left.going[claim{id, by}] == 0
 }
 
 // orphan ends a Session and leaves what it holds. What waits is gone then, what is held is there, and no function runs.
@@ -156,22 +166,20 @@ func (w *world) give(r *rand.Rand, s *Session, client *attackClient) clientv3.Le
 
 // taking is a Resume under way.
 type taking struct {
-	id    ticketID
+	claim
 	mod   int64
 	given bool // on a lease that the Session was given
-	loose bool // whether it was
 }
 
 // take notes that a ticket is to be taken up; nil if it is not free.
 func (w *world) take(s *Session, key string, rev, mod, lease int64) *taking {
-	t := &taking{id: ticketID{key, rev}, mod: mod, given: s.leases.given}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	t := &taking{claim: claim{ticketID{key, rev}, w.left.of[s]}, mod: mod, given: s.leases.given}
 	if !w.freeLocked(t.id, lease, mod) {
 		return nil
 	}
-	t.loose = w.left.loose[t.id]
-	delete(w.left.loose, t.id)
+	w.left.going[t.claim]++
 	return t
 }
 
@@ -179,10 +187,13 @@ func (w *world) take(s *Session, key string, rev, mod, lease int64) *taking {
 func (w *world) taken(t *taking, token int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.left.going[t.claim]--
 	if err != nil {
-		w.left.loose[t.id] = t.loose || t.given
+		w.left.loose[t.claim] = t.given && !w.left.made[t.claim]
 		return
 	}
+	w.left.made[t.claim] = true
+	delete(w.left.loose, t.claim)
 	if token != t.id.rev {
 		w.violateLocked("taken up as another", "%s@%d: token %d", t.id.key, t.id.rev, token)
 	}

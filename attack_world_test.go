@@ -212,6 +212,7 @@ func (w *world) open(sl *slot, r *rand.Rand) bool {
 	defer w.mu.Unlock()
 	sl.s, sl.locks, sl.leads, sl.reads, sl.sems = s, locks, leads, reads, sems
 	told.s = s
+	w.left.of[s] = writer{int64(s.Lease()), sl.client.id}
 	w.heard = append(w.heard, told)
 	return true
 }
