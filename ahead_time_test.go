@@ -194,6 +194,33 @@ func TestTimeAWatchIsKeptForAMoment(t *testing.T) {
 	}
 }
 
+// A release is told to few who do not wait: of a name, the watches of the last wait are kept.
+func TestTimeAReleaseIsToldToFewWhoDoNotWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, err := NewSession(t.Context(), e.session(t, WithTTL(time.Hour)).client.Client, WithTTL(time.Hour))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		turn := func() {
+			holder := NewMutex(e.session(t, WithTTL(time.Hour)), "few")
+			require.NoError(t, holder.Lock(t.Context()))
+			m, got := NewMutex(s, "few"), make(chan error, 1)
+			go func() { got <- m.Lock(t.Context()) }()
+			queued(t, s, "few")
+			require.NoError(t, holder.Unlock(t.Context()))
+			require.NoError(t, <-got)
+			require.NoError(t, m.Unlock(t.Context()))
+			synctest.Wait()
+		}
+		turn()
+		turn()
+		open := e.Watches()
+		for range 8 {
+			turn()
+		}
+		require.Equal(t, open, e.Watches())
+	})
+}
+
 // What a watch has told to one waiter, it does not tell to the next one that takes it over: that one reads it.
 func TestTimeWhatAKeptWatchHasToldIsRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {

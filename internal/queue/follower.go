@@ -2,6 +2,8 @@ package queue
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -33,7 +35,10 @@ func (f *follower) follow(ctx context.Context, q *Tickets, p generation) (from i
 func (f *follower) take(q *Tickets, p generation) bool {
 	if f.key != p.key || !f.Open(q.c) {
 		q.keep(f)
-		*f = q.takeKept(p.key)
+		if k := q.findKept(p, nil); k != nil {
+			k.over()
+			*f = k.follower
+		}
 	}
 	f.generation = p
 	return f.Open(q.c)
@@ -64,10 +69,12 @@ func (f *follower) goneAt(resp clientv3.WatchResponse, ok bool) (at int64) {
 // Whoever takes turns with others waits for the same ones again, whose keys are mostly the same, since names are used
 // again. So a watch is kept for a moment after its wait. To close it and open the next one would take as many requests as
 // all else that a turn takes, and a read of what happened in between. For how long: a turn of etcd's and a short piece of
-// work under the lock. How many: a Session that waits for ever new names has no use for any.
+// work under the lock. How many of a name: near and far of the last wait, so that a release is told to few who do not wait.
+// Of how many names: a Session that waits for ever new names has no use for any.
 const (
-	keptFor  = time.Second
-	keptMost = 64
+	keptFor   = time.Second
+	keptMost  = 2
+	keptNames = 64
 )
 
 // kept is a watch that nobody reads.
@@ -75,6 +82,9 @@ type kept struct {
 	follower
 	over func() bool // stops the timer
 }
+
+// lock is the name of the lock that a ticket of this key queues for.
+func (p generation) lock() string { return p.key[:strings.LastIndexByte(p.key, '/')] }
 
 // keep takes the watch from f.
 func (q *Tickets) keep(f *follower) {
@@ -84,48 +94,44 @@ func (q *Tickets) keep(f *follower) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(q.tasks.Closing(), keptFor)
-	stop := context.AfterFunc(ctx, func() { q.dropKept(k) })
+	stop := context.AfterFunc(ctx, func() { q.dropKept(q.findKept(k.generation, k)) })
 	k.over = func() bool { defer cancel(); return stop() }
 	q.mu.Lock()
-	other := q.kept[k.key]
-	full := other == nil && len(q.kept) >= keptMost
-	if !full {
-		q.kept[k.key] = k
+	all := append(q.kept[k.lock()], k)
+	if len(q.kept) < keptNames || len(all) > 1 {
+		q.kept[k.lock()] = all[max(len(all)-keptMost, 0):]
+		all = all[:max(len(all)-keptMost, 0)]
 	}
 	q.mu.Unlock()
-	switch {
-	case full:
-		other = k
-	case ctx.Err() != nil: // perhaps before it was there
+	for _, k := range all {
 		q.dropKept(k)
 	}
-	if other != nil {
-		other.over()
-		other.Stop()
+	if ctx.Err() != nil { // perhaps before it was there
+		q.dropKept(q.findKept(k.generation, k))
 	}
 }
 
-// takeKept returns a watch on the key, broken if there is none.
-func (q *Tickets) takeKept(key string) follower {
+// findKept takes a watch on the key of p from those that are kept, or only that one; nil if it is not there.
+func (q *Tickets) findKept(p generation, only *kept) *kept {
 	q.mu.Lock()
-	k := q.kept[key]
-	delete(q.kept, key)
-	q.mu.Unlock()
-	if k == nil {
-		return follower{}
+	defer q.mu.Unlock()
+	all := q.kept[p.lock()]
+	i := slices.IndexFunc(all, func(k *kept) bool { return k.key == p.key && (only == nil || k == only) })
+	if i < 0 {
+		return nil
 	}
-	k.over()
-	return k.follower
+	k := all[i]
+	if len(all) == 1 {
+		delete(q.kept, p.lock())
+	} else {
+		q.kept[p.lock()] = slices.Concat(all[:i], all[i+1:])
+	}
+	return k
 }
 
+// dropKept closes a watch that is not kept any more.
 func (q *Tickets) dropKept(k *kept) {
-	q.mu.Lock()
-	there := q.kept[k.key] == k
-	if there {
-		delete(q.kept, k.key)
-	}
-	q.mu.Unlock()
-	if there {
+	if k != nil {
 		k.over()
 		k.Stop()
 	}

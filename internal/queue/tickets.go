@@ -54,8 +54,8 @@ type Tickets struct {
 	groups   map[string]*group
 	readable string // a key that this client may read
 	overruns map[*Ticket]*overrun
-	warned   map[string]bool  // the names of semaphores whose members were seen to disagree
-	kept     map[string]*kept // watches between two waits, by the key that they watch
+	warned   map[string]bool    // the names of semaphores whose members were seen to disagree
+	kept     map[string][]*kept // watches between two waits, by the name of the lock; the oldest first
 }
 
 // Leases is where tickets get the lease that they hang on.
@@ -102,7 +102,7 @@ func New(
 	return &Tickets{
 		c: c, tasks: tasks, leases: leases, log: log, linger: linger, observer: observer, held: make(chan struct{}, 1),
 		groups: make(map[string]*group), readable: "etcdlock", overruns: make(map[*Ticket]*overrun), warned: make(map[string]bool),
-		kept: make(map[string]*kept),
+		kept: make(map[string][]*kept),
 	}
 }
 
