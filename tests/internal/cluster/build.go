@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,7 +21,9 @@ var built struct {
 
 // Build compiles the etcd server and returns the path of the binary. It needs
 // the go command and a working directory inside this module. The result stays
-// in the user's cache directory: go build leaves an up-to-date file alone.
+// in the user's cache directory, under a name that its content gives it: a
+// process that has another version built must not change what this one starts
+// again later.
 func Build(ctx context.Context) (string, error) {
 	built.Lock()
 	defer built.Unlock()
@@ -37,13 +40,17 @@ func Build(ctx context.Context) (string, error) {
 	}
 	// Two processes may build at once: each writes a file of its own and moves
 	// it into place, so that nobody ever starts half a binary.
-	final := filepath.Join(dir, "etcd")
-	mine := fmt.Sprintf("%s.%d", final, os.Getpid())
+	mine := filepath.Join(dir, fmt.Sprintf("etcd.%d", os.Getpid()))
 	defer os.Remove(mine)
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", mine, serverPackage)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cluster: go build %s: %w\n%s", serverPackage, err, out)
 	}
+	binary, err := os.ReadFile(mine)
+	if err != nil {
+		return "", fmt.Errorf("cluster: %w", err)
+	}
+	final := filepath.Join(dir, fmt.Sprintf("etcd-%x", sha256.Sum256(binary)))
 	if err := os.Rename(mine, final); err != nil {
 		return "", fmt.Errorf("cluster: %w", err)
 	}
