@@ -182,10 +182,10 @@ func TestTimeAWatchIsKeptForAMoment(t *testing.T) {
 					require.NoError(t, s.Close())
 				} else {
 					require.NoError(t, next.Unlock(t.Context()))
-					time.Sleep(time.Second - 1)
+					time.Sleep(time.Second - time.Millisecond)
 					synctest.Wait()
 					require.Equal(t, open, e.Watches())
-					time.Sleep(time.Nanosecond)
+					time.Sleep(time.Millisecond)
 				}
 				synctest.Wait()
 				require.Less(t, e.Watches(), open)
