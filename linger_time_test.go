@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
 // lingers has m linger.
@@ -36,4 +39,31 @@ func TestTimeALockThatLingersGoesOnToItsSessionsWaitersAtOnce(t *testing.T) {
 		require.NoError(t, <-got)
 		require.Zero(t, time.Since(released))
 	})
+}
+
+// A watch that has fallen silent does not tell who queues, and the read that would tell is not answered either.
+func TestTimeNothingLingersThatNobodyHasLookedFor(t *testing.T) {
+	for what, answered := range map[string]time.Duration{"never": time.Hour, "late": 1200 * time.Millisecond} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				m := NewMutex(e.session(t, WithTTL(3*time.Second), WithLinger(time.Hour)), "silent")
+				lingers(t, m)
+				e.MuteStreams(0)
+				e.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+					if r, ok := q.Body.(*pb.RangeRequest); ok && len(r.RangeEnd) > 0 {
+						v.AnswerDelay = answered
+					}
+					return v
+				})
+				time.Sleep(1100 * time.Millisecond) // an answer is under way, and is from before
+				e.Put("silent/ffff-1", "somebody", 0)
+				queued := time.Now()
+				for m.TryLock(t.Context()) == nil {
+					require.Less(t, time.Since(queued), 3*time.Second)
+					require.NoError(t, m.Unlock(t.Context()))
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+		})
+	}
 }

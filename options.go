@@ -120,8 +120,9 @@ func WithLogger(log *slog.Logger) Option {
 }
 
 // WithLinger makes the Session keep a Mutex's lock for up to d after Unlock, so that its next Lock or TryLock of the
-// same name costs nothing, and give it up at once when anybody else queues. The default is 0: Unlock releases. It suits
-// a process that takes the same lock over and over while others want it seldom.
+// same name costs nothing, and give it up at once when anybody else queues: as soon as its watch tells, and where that has
+// fallen silent and etcd does not answer, within three quarters of the TTL. The default is 0: Unlock releases. It suits a
+// process that takes the same lock over and over while others want it seldom.
 //
 // Two promises change with it, for as long as one tenure (from the first Lock to the release) lasts: the holds in it
 // share one token, and the guard of IsOwner stays true between and after them. Until the tenure ends, others see the

@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"time"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // This file keeps a released lock for its Session's next hold (see WithLinger).
@@ -18,6 +20,7 @@ type others struct {
 	cancel context.CancelFunc
 	rest   *time.Timer // ends it when the group has had no ticket for long enough
 	idling *time.Timer // ends the idling
+	blind  *time.Timer // ends it where the queue was not read for too long: the watch may have fallen silent
 
 	// Guarded by the Tickets' mu.
 	sure  bool // count is what etcd has
@@ -40,12 +43,16 @@ func (g *group) watchOthersLocked() {
 	o.rest.Stop()
 	o.idling = time.AfterFunc(q.linger, g.stopIdling)
 	o.idling.Stop()
+	o.blind = time.AfterFunc(q.linger, func() { g.unsure(o) })
+	o.blind.Stop()
 	g.others = o
 }
 
-// mirrorOthers keeps o until ctx ends. While its watch is broken, nothing idles.
+// mirrorOthers keeps o until ctx ends. While its watch is broken, nothing idles; nor where for most of a TTL no read of the
+// queue was answered, since its watch may have fallen silent. On a road that slow nothing lingers.
 func (g *group) mirrorOthers(ctx context.Context, o *others) {
 	q := g.q
+	most := q.renewal() * 9 / 4 // of three TTL/3
 	m := &mirror{q: q, keys: g.Keys}
 	m.event = func(before, now *Contender) {
 		gone := now.Rev == 0
@@ -72,23 +79,31 @@ func (g *group) mirrorOthers(ctx context.Context, o *others) {
 				}
 			}
 		}
-		o.sure = m.told()
+		left := m.read.Add(most).Sub(lease.Now())
+		o.sure = m.told() && left > 0
 		free := o.sure && o.count == 0
+		o.blind.Reset(left)
 		q.mu.Unlock()
 		if !free {
 			g.stopIdling()
 		}
 	}
-	m.blind = func() {
-		q.mu.Lock()
-		o.sure = false
-		q.mu.Unlock()
-		g.stopIdling()
-	}
+	m.blind = func() { g.unsure(o) }
 	_ = m.run(ctx) // whatever ends it, from here on nothing idles
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	g.dropOthersLocked(o)
+}
+
+// unsure says that nobody knows who queues, until the mirror tells again.
+func (g *group) unsure(o *others) {
+	g.q.mu.Lock()
+	o.sure = false
+	its := g.others == o
+	g.q.mu.Unlock()
+	if its {
+		g.stopIdling()
+	}
 }
 
 // removedBehindUs looks whether a key that is gone was one of ours, which holds or is about to.
@@ -121,6 +136,7 @@ func (g *group) dropOthersLocked(o *others) {
 	}
 	o.rest.Stop()
 	o.idling.Stop()
+	o.blind.Stop()
 	g.others = nil
 	if g.idle != nil {
 		g.idle.leaveLocked()

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // This file keeps the whole queue of one name in memory, for whoever needs to know of everybody in it.
@@ -16,11 +18,12 @@ type mirror struct {
 
 	contenders map[string]*Contender // by key
 	rev        int64                 // what contenders is as of, 0 before the first list
+	read       lease.Instant         // when the latest list or check that was answered was sent
 	due        int64                 // the revision that the watch has to reach: a read has seen it
 
 	// event: one contender has come (before is nil) or changed, or gone (now has no Rev). What a list shows is no event.
 	event   func(before, now *Contender)
-	changed func(listed bool) // contenders is complete as of rev; listed, if it was read anew
+	changed func(listed bool) // contenders is complete as of rev; listed, if it was read anew; or a check was answered
 	blind   func()            // the watch has broken: nothing is known until changed is called
 }
 
@@ -38,16 +41,15 @@ func (m *mirror) run(ctx context.Context) error {
 
 // check reads the queue again, to know what the watch should have told.
 func (m *mirror) check() reading {
-	known := m.rev
+	known, sent := m.rev, lease.Now()
 	return func(ctx context.Context) (take func() error, err error) {
 		all, _, rev, err := m.keys.List(ctx, m.q.c)
 		return func() error {
 			if rev < known {
 				return errRewound
 			}
-			if m.due = m.newest(all, rev); !m.told() {
-				m.changed(false)
-			}
+			m.read, m.due = sent, m.newest(all, rev)
+			m.changed(false)
 			return nil
 		}, err
 	}
@@ -55,11 +57,12 @@ func (m *mirror) check() reading {
 
 // list reads the whole queue and starts from there.
 func (m *mirror) list(ctx context.Context) error {
+	sent := lease.Now()
 	all, _, rev, err := m.keys.List(ctx, m.q.c)
 	if err != nil {
 		return err
 	}
-	m.contenders, m.rev, m.due = make(map[string]*Contender, len(all)), rev, 0
+	m.contenders, m.rev, m.due, m.read = make(map[string]*Contender, len(all)), rev, 0, sent
 	for _, c := range all {
 		m.contenders[c.Key] = c
 	}
