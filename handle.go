@@ -65,12 +65,9 @@ func (h *handle) release(ctx context.Context, only *Hold, after time.Duration) e
 	h.mu.Lock()
 	o := h.hold
 	switch {
-	case only != nil && o != only && only.ticket.Stays(): // by UnlockAfter, which has told how that went
+	case only != nil && o != only:
 		h.mu.Unlock()
-		return nil
-	case only != nil && o != only: // somebody else has released it; its context keeps why it ended
-		h.mu.Unlock()
-		return h.failed(h.kind.give, context.Cause(only.ticket.Hold()))
+		return only.releasedByOther()
 	case o == nil:
 		o = h.latest // for everybody who asks until it is known
 	default:

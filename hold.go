@@ -24,6 +24,7 @@ type Hold struct {
 
 	mu       sync.Mutex // guards what follows; a leaf
 	released bool
+	stays    bool // that was by UnlockAfter
 	unleft   bool // the release is not confirmed, and everybody who asks again until it is known is told how it went
 }
 
@@ -109,7 +110,9 @@ func (h *Hold) Release(ctx context.Context) error {
 func (h *Hold) release(ctx context.Context, after time.Duration) (err error) {
 	h.mu.Lock()
 	again, ok := h.released, !h.released || h.unleft
-	h.released = true
+	if !again {
+		h.released, h.stays = true, after > 0
+	}
 	h.mu.Unlock()
 	switch {
 	case !ok:
@@ -126,6 +129,19 @@ func (h *Hold) release(ctx context.Context, after time.Duration) (err error) {
 		return nil
 	}
 	return h.failed(h.kind.give, err)
+}
+
+// releasedByOther is for whoever would release it after somebody else has begun to, and may not have ended it yet. Its context
+// keeps why it ended. UnlockAfter has told how that went.
+func (h *Hold) releasedByOther() error {
+	<-h.ticket.Hold().Done()
+	h.mu.Lock()
+	stays := h.stays
+	h.mu.Unlock()
+	if cause := context.Cause(h.ticket.Hold()); !stays || cause != h.kind.ticket.Released { //nolint:errorlint // the very same
+		return h.failed(h.kind.give, cause)
+	}
+	return nil
 }
 
 // begin is what every call that can fail asks first.

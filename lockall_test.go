@@ -646,3 +646,33 @@ func TestTimeDoAllReleasesAfterItsFunction(t *testing.T) {
 		require.Empty(t, etcd.Keys(""))
 	})
 }
+
+// What etcd says to a deletion of several names may be for one of them.
+func TestTimeARefusalForOneNameOfASetSaysNothingOfTheOthers(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		s := open(time.Hour)
+		h, err := LockAll(t.Context(), s, "a", "b")
+		require.NoError(t, err)
+		key := h.Keys()[1]
+		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+			if v.AnswerDelay = 5 * time.Millisecond; !puts(q) {
+				v.Delay = 5 * time.Millisecond // the try is faster than the deletions
+			}
+			for _, k := range q.Keys {
+				if k == key && q.Write {
+					v.Refuse = errDenied
+				}
+			}
+			return v
+		})
+		require.ErrorIs(t, h.Release(t.Context()), ErrUnconfirmed)
+		m := NewMutex(s, "a")
+		require.NoError(t, m.TryLock(t.Context()))
+		require.NoError(t, m.Unlock(t.Context()))
+		require.ErrorIs(t, h.Release(t.Context()), errDenied)
+		etcd.Judge(nil)
+		time.Sleep(2 * time.Second)
+		require.NoError(t, h.Release(t.Context()))
+		require.Empty(t, etcd.Keys(""))
+	})
+}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/etcdlock/etcdlock/internal/memetcd"
 )
 
 // What a release says, and when, in fake time.
@@ -237,4 +239,29 @@ func TestTimeACallThatRunsOutOfTimeSaysSoAlsoWhereTheServerDidFirst(t *testing.T
 		require.ErrorIs(t, NewMutex(s, "/time/its").TryLock(t.Context()), rpctypes.ErrTimeout, "this was the server's own limit")
 		require.Zero(t, time.Since(begin))
 	})
+}
+
+// Whoever releases takes the hold from the value first, and ends it a moment later.
+func TestTimeDoIsToldHowAReleaseWentThatAnotherHasJustBegun(t *testing.T) {
+	for what, test := range map[string]struct {
+		after time.Duration
+		want  error
+	}{"Unlock": {0, ErrNotHeld}, "UnlockAfter": {10 * time.Second, nil}} {
+		t.Run(what, func(t *testing.T) {
+			found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+				m := NewMutex(open(3*time.Second), "a")
+				require.NoError(t, m.Lock(t.Context()))
+				h := m.held()
+				m.mu.Lock()
+				m.hold = nil
+				m.mu.Unlock()
+				told := make(chan error, 1)
+				go func() { told <- m.releaseSoonAfter(t.Context(), h) }()
+				synctest.Wait()
+				require.NoError(t, h.release(t.Context(), test.after))
+				require.ErrorIs(t, <-told, test.want)
+				require.Equal(t, test.after > 0, len(etcd.Keys("a/")) > 0)
+			})
+		})
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
 // This file removes what a Session leaves behind on a lease that it does not revoke: one that it orphans, because the holds
@@ -43,7 +45,7 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 
 // Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
 // the end. Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd, and the
-// error says that it may. A ticket that is gone for us, since its deletion was confirmed before its put arrived, may have come
+// error says that it may; a put that was not answered for a TTL is not counted on any more. A ticket that is gone for us, since its deletion was confirmed before its put arrived, may have come
 // back: so if there is one whose put was not answered, what the lease has under names of ours is looked for, as in a sweep.
 func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 	l.unhook()
@@ -59,10 +61,10 @@ func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 		}
 		t.goneLocked(0)
 	}
-	late := l.names.late
+	late, until := l.names.late, l.names.unanswered
 	q.mu.Unlock()
 	var ops []clientv3.Op
-	unanswered := false
+	unanswered := until != 0 && lease.Now() < until
 	for _, r := range all {
 		ops = append(append(ops, r.deletion(l.ID)), r.slots...)
 		unanswered = unanswered || r.rev == 0

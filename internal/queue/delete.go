@@ -107,6 +107,7 @@ func (q *Tickets) attempt(ctx context.Context, limit time.Duration, groups []*gr
 	q.mu.Unlock()
 
 	done := q.deleteNow(ctx, limit, ops)
+	done.several = len(groups) > 1
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -134,6 +135,7 @@ type deleted struct {
 	at      int64  // the revision
 	late    bool   // answered so late that the etcd client may have sent it twice
 	tooMuch bool   // refused for its size
+	several bool   // of several names: a refusal may be for one of them, and says nothing of the others
 	err     error
 }
 
@@ -178,7 +180,7 @@ func (q *Tickets) deletedLocked(batch []*Ticket, done deleted) {
 			}
 		case rpc.Transient(done.err):
 			d.unknown = true
-		default:
+		case !done.several:
 			d.refused = done.err // tried again all the same: permissions come back
 		}
 		t.tellLocked()

@@ -85,7 +85,7 @@ func (t *Ticket) startLeavingLocked() bool {
 	}
 	t.byHolder = t.state == idle || t.state == held && !t.hold.Lost()
 	if t.state == sending {
-		t.lateLocked()
+		t.unansweredLocked()
 		if t.claimed {
 			t.lease.claims[t.key] = true
 		}

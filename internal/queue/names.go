@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/etcdlock/etcdlock/internal/lease"
+	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
 // This file gives out the names of tickets and takes them back. A key that was deleted stays in etcd's index until the
@@ -28,6 +29,9 @@ type names struct {
 	top   uint64 // the highest number given out, of any lock
 	burnt uint64 // no number up to this one is used again
 	late  bool   // a put may still arrive: look for strays until the lease ends
+
+	// Until then whoever ends the Session is told that a put may arrive: a TTL from one that was not answered, 0 if there was none.
+	unanswered lease.Instant
 }
 
 // besideOthers are the names of a Session on a lease that it shares with others.
@@ -87,12 +91,24 @@ func (t *Ticket) lateLocked() {
 	}
 }
 
+// unansweredLocked says that a request to put the ticket was not answered.
+func (t *Ticket) unansweredLocked() {
+	t.lateLocked()
+	t.lease.names.unanswered = lease.Now().Add(t.lease.TTL)
+}
+
 // putAnswered takes in what came of one request to put the ticket, or its set. One that was not answered may arrive long
 // after a later one, and after the deletion. So may an earlier copy of one whose answer came late, see rpc.Client.Late: that
 // needs a sweep, too. The name need not be burnt then, since the put was answered.
 func (t *Ticket) putAnswered(sent lease.Instant, err error) {
 	q := t.group.q
 	switch {
+	case rpc.Transient(err):
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, t := range t.set() {
+			t.unansweredLocked()
+		}
 	case err != nil:
 		t.late()
 	case q.c.Late(lease.Now().Sub(sent)):

@@ -68,14 +68,6 @@ func (t *Ticket) ReleaseAfter(ctx context.Context, d time.Duration) error {
 	return t.awaitGone(ctx, enough.C)
 }
 
-// Stays reports whether the hold ended by ReleaseAfter.
-func (t *Ticket) Stays() bool {
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return t.stay != nil
-}
-
 // startStaying begins the move; false if the ticket has gone meanwhile.
 func (t *Ticket) startStaying(until lease.Instant) bool {
 	q := t.group.q
