@@ -66,6 +66,24 @@ func (f *follower) goneAt(resp clientv3.WatchResponse, ok bool) (at int64) {
 	return at
 }
 
+// goneBefore waits for an answer, and, if listens, for the deletion too: it returns the revision of that if it is told first.
+func (f *follower) goneBefore(answer <-chan error, listens bool) (at int64, err error) {
+	for {
+		events := f.Events
+		if !listens {
+			events = nil
+		}
+		select {
+		case err = <-answer:
+			return 0, err
+		case resp, ok := <-events:
+			if at = f.goneAt(resp, ok); at > 0 {
+				return at, nil
+			}
+		}
+	}
+}
+
 // Whoever takes turns with others waits for the same ones again, whose keys are mostly the same, since names are used
 // again. So a watch is kept for a moment after its wait. To close it and open the next one would take as many requests as
 // all else that a turn takes, and a read of what happened in between. For how long: a turn of etcd's and a short piece of

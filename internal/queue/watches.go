@@ -77,12 +77,12 @@ func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahea
 		}
 		return t.still(ctx, a, max(from, began))
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	now, read := a, make(chan error, 1)
 	less := func() bool { return now.near != a.near || now.far != a.far }
 	go func() {
-		later, err := t.askFor(ctx, a, 0)
+		later, err := t.askFor(reading, a, 0)
 		if err == nil {
 			now = later
 		}
@@ -91,17 +91,22 @@ func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahea
 		}
 		read <- err
 	}()
-	began, err := f.start(ctx, q)
-	from = max(from, began)
-	switch unread := <-read; {
-	case less():
+	began, err := f.start(reading, q)
+	if from = max(from, began); err == nil && from <= a.rev {
+		return a, nil // it tells everything, and does not wait for the read, which a member that is frozen may have
+	}
+	at, unread := f.goneBefore(read, a.alone())
+	switch {
+	case at > 0:
+		return a.without(p, at), nil
+	case now.none(), less() && err != nil:
 		return now, nil
 	case err != nil:
 		return a, err
 	case unread != nil:
 		return t.look(ctx, from)
 	}
-	return t.still(ctx, now, from)
+	return t.still(ctx, now, from) // also where somebody has gone: the watch may have begun later than the read
 }
 
 // opens says that the watches of a waiter are being opened: who asks it to look again calls cancel. Afterwards, with nil, it
