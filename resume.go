@@ -24,7 +24,9 @@ import (
 //     one sends. The guard of the earlier lead of an Election stays true; that of a Mutex is not true any more.
 //
 // A release that the earlier holder has begun and that was not confirmed (ErrUnconfirmed) may still be under way. If it arrives
-// after the ticket was taken up it deletes it, as an operator would: the hold ends with ErrLost at the next check.
+// after the ticket was taken up it deletes it, as an operator would: the hold ends with ErrLost at the next check. Nor is its
+// token the greatest then: the hold may have gone on in memory to others of the earlier Session, and a store that has seen
+// theirs refuses this one's. So take up what was held to the end, not what was being released.
 //
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
 // request that is late arrives, unless it never got to this Session's lease; so this Session does not take up the same ticket
