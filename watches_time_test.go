@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,4 +87,21 @@ func TestTimeAWatchTellsAlsoWhereTheReadBesideItIsNotAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever waits for ever new names keeps few watches.
+func TestTimeOfManyNamesFewWatchesAreKept(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		before, after := e.session(t, WithTTL(time.Hour)), e.session(t, WithTTL(time.Hour))
+		for n := range 200 {
+			holder, got := NewMutex(before, fmt.Sprint("many", n)), make(chan error, 1)
+			require.NoError(t, holder.Lock(t.Context()))
+			go func() { got <- NewMutex(after, holder.Name()).Lock(t.Context()) }()
+			synctest.Wait()
+			require.NoError(t, holder.Unlock(t.Context()))
+			require.NoError(t, <-got)
+		}
+		synctest.Wait()
+		require.Less(t, e.Watches(), 100)
+	})
 }
