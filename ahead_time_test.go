@@ -127,6 +127,26 @@ func TestTimeBehindManyAllAreWaitedFor(t *testing.T) {
 	})
 }
 
+// Who deletes a whole queue lets its first waiter hold until the check. The second has seen two go in one revision, and looks.
+func TestTimeWhereAWholeQueueIsDeletedOneHoldsUntilItsCheck(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		first := NewMutex(e.session(t, WithTTL(time.Hour)), "whole")
+		require.NoError(t, first.Lock(t.Context()))
+		second, next := lock(t.Context(), t, e, "whole")
+		third, got := lock(t.Context(), t, e, "whole")
+		e.DeletePrefix("whole/")
+		require.NoError(t, <-next)
+		synctest.Wait()
+		if len(got) > 0 {
+			require.True(t, e.has(third.Key()), "it has queued again, and the second with it")
+		}
+		time.Sleep(queue.CheckAfter)
+		require.ErrorIs(t, second.Unlock(t.Context()), ErrLost)
+		require.NoError(t, <-got)
+		require.True(t, e.has(third.Key()))
+	})
+}
+
 // Clients that take turns wait for the same keys again and again: what they watch stays watched from one wait to the next.
 func TestTimeTurnsOpenNoWatches(t *testing.T) {
 	for n, reads := range map[int]int{2: 0, 3: 0, 8: 1} { // for one turn

@@ -242,9 +242,10 @@ func (t *Ticket) looking(limit, at int64) clientv3.Op {
 	return clientv3.OpTxn(nil, append(ops, clientv3.OpGet(t.key, append(rpc.AsOf(at), clientv3.WithKeysOnly())...)), nil)
 }
 
-// crossOff tells what is ahead once p, which was, has gone by revision at, 0 if that is not known.
+// crossOff tells what is ahead once p, which was, has gone by revision at, 0 if that is not known. Two that went in one
+// revision may have been deleted with the whole queue: then it looks, so that no more than one in a queue holds until its check.
 func (t *Ticket) crossOff(ctx context.Context, a ahead, p generation, at int64) (ahead, error) {
-	if a.whole && at > 0 {
+	if a.whole && at > 0 && at != a.gone {
 		return a.without(p, at), nil
 	}
 	return t.look(ctx, at)
