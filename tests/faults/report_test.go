@@ -98,12 +98,15 @@ func TestJudgeCountsARenewalFromItsReadUnlessTheTermIsOlder(t *testing.T) {
 		require.NoError(t, s.RecvMsg(&pb.LeaseKeepAliveResponse{}))
 	}
 	read := time.Now().Add(-time.Second)
-	w.read, w.readTerm = read, 2
+	w.reads = last(w.reads, answered{sent: read, term: 2})
 	renew(2)
 	require.Equal(t, read.Add(10*time.Second), w.bounds(7).ruled)
 	require.True(t, w.bounds(7).naive.After(w.bounds(7).ruled), "the renewal was sent after the read")
 
-	w.read, w.readTerm = time.Now(), 3
+	w.reads = last(w.reads, answered{sent: time.Now(), term: 3})
 	renew(2)
 	require.Equal(t, read.Add(10*time.Second), w.bounds(7).ruled, "a deposed leader's word does not count")
+
+	renew(3) // the read was sent before it, and the two may have been under way together
+	require.True(t, w.bounds(7).ruled.After(read.Add(10*time.Second)))
 }

@@ -16,16 +16,50 @@ import (
 // etcd's own rules promise the lease. It is the judge in trials in which etcd
 // removes a ticket: it shares no code with the implementations.
 type wire struct {
-	mu       sync.Mutex
-	read     time.Time // when the last acknowledged linearizable request was sent
-	readTerm uint64
-	leases   map[int64]bounds
+	mu     sync.Mutex
+	reads  []answered // the last linearizable requests that were answered
+	leases map[int64]bounds
 }
 
 // bounds are until when a lease is promised; zero if no renewal was answered.
 type bounds struct {
-	ruled time.Time // read sent + TTL, by the rule on terms
-	naive time.Time // renewal sent + TTL
+	ruled time.Time  // read and renewal sent + TTL, by the rule on terms
+	naive time.Time  // renewal sent + TTL
+	acks  []answered // the last renewals that were answered
+}
+
+// answered is a request that was, in that term; of a renewal with the TTL.
+type answered struct {
+	sent time.Time
+	term uint64
+	ttl  time.Duration
+}
+
+// recent is how many of each are remembered: several may be under way at once, and any two make a renewal.
+const recent = 16
+
+func last(all []answered, a answered) []answered {
+	all = append(all, a)
+	return all[max(len(all)-recent, 0):]
+}
+
+// rule takes the last of either in: the promise goes on from whichever of two was sent first, if both were answered before
+// it was over, and the renewal not in an older term than the read.
+func (b *bounds) rule(reads []answered) {
+	if !b.ruled.IsZero() && time.Now().After(b.ruled) {
+		return
+	}
+	for _, r := range reads {
+		for _, a := range b.acks {
+			from := a.sent
+			if r.sent.Before(from) {
+				from = r.sent
+			}
+			if until := from.Add(a.ttl); a.term >= r.term && until.After(b.ruled) {
+				b.ruled = until
+			}
+		}
+	}
 }
 
 func (w *wire) bounds(lease clientv3.LeaseID) bounds {
@@ -56,8 +90,10 @@ func (w *wire) unary(ctx context.Context, method string, req, reply any, cc *grp
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if sent.After(w.read) {
-		w.read, w.readTerm = sent, h.RaftTerm
+	w.reads = last(w.reads, answered{sent: sent, term: h.RaftTerm})
+	for id, b := range w.leases {
+		b.rule(w.reads)
+		w.leases[id] = b
 	}
 	return nil
 }
@@ -78,20 +114,12 @@ type renewals struct {
 	grpc.ClientStream
 	w    *wire
 	mu   sync.Mutex
-	sent []renewal
-}
-
-type renewal struct {
-	sent, read time.Time
-	term       uint64
+	sent []time.Time
 }
 
 func (s *renewals) SendMsg(m any) error {
-	s.w.mu.Lock()
-	r := renewal{time.Now(), s.w.read, s.w.readTerm}
-	s.w.mu.Unlock()
 	s.mu.Lock()
-	s.sent = append(s.sent, r)
+	s.sent = append(s.sent, time.Now())
 	s.mu.Unlock()
 	return s.ClientStream.SendMsg(m)
 }
@@ -103,25 +131,23 @@ func (s *renewals) RecvMsg(m any) error {
 		return err
 	}
 	s.mu.Lock()
-	var q renewal
+	var sent time.Time
 	if len(s.sent) > 0 {
-		q, s.sent = s.sent[0], s.sent[1:]
+		sent, s.sent = s.sent[0], s.sent[1:]
 	}
 	s.mu.Unlock()
-	if r.TTL <= 0 || q.sent.IsZero() {
+	if r.TTL <= 0 || sent.IsZero() {
 		return nil
 	}
 	ttl := time.Duration(r.TTL) * time.Second
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	b := s.w.leases[r.ID]
-	if until := q.sent.Add(ttl); until.After(b.naive) {
+	if until := sent.Add(ttl); until.After(b.naive) {
 		b.naive = until
 	}
-	inTime := b.ruled.IsZero() || time.Now().Before(b.ruled)
-	if until := q.read.Add(ttl); !q.read.IsZero() && inTime && r.Header.GetRaftTerm() >= q.term && until.After(b.ruled) {
-		b.ruled = until
-	}
+	b.acks = last(b.acks, answered{sent, r.Header.GetRaftTerm(), ttl})
+	b.rule(s.w.reads)
 	s.w.leases[r.ID] = b
 	return nil
 }

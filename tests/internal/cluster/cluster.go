@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -181,16 +182,18 @@ func NewClient(endpoints ...string) (*clientv3.Client, error) {
 	})
 }
 
-func freePorts(n int) ([]string, error) {
-	var addrs []string
-	for range n {
+// freePorts finds ports that the system gives to no connection by itself: a member that is down for a while wants its own again.
+func freePorts(n int) (addrs []string, err error) {
+	for tries := 0; len(addrs) < n; tries++ {
 		// All are held until the last is found, so that no two are the same.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("cluster: %w", err)
+		l, lerr := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 16_000+rand.IntN(16_000)))
+		switch {
+		case lerr == nil:
+			defer l.Close()
+			addrs = append(addrs, l.Addr().String())
+		case tries > 100:
+			return nil, fmt.Errorf("cluster: %w", lerr)
 		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs, nil
 }
