@@ -158,7 +158,8 @@ const legend = `
   Where etcd removed a ticket before a bound that the suite computes by itself from the requests it sees on the
   wire, the trial counts in a row of its own: no client can know before it happens (a
   violation there is a hold that, with its link up, had not ended TTL/3 and 300 ms later). For etcdlock that bound is
-  "read sent + TTL" with the rule on terms; for concurrency the more generous "renewal sent + TTL".
+  "read or renewal sent, whichever was first, + TTL" with the rule on terms; for concurrency the more generous "renewal sent + TTL".
+  A removal counts from when the suite's own watch told, or when the next holder held, up to 300 ms before that.
   Two of five lingering locks are released and taken up again every few milliseconds, during the fault and after, and
   the other process queues when the fault has come: nothing tells the old holder. It must not take up its ticket once
   the other has returned from Lock. "Taken up again to the end" counts those whose last hold was such a one.
