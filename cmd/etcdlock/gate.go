@@ -41,13 +41,10 @@ func newGate() *gate {
 
 func (g *gate) take(s syscall.Signal) {
 	g.mu.Lock()
-	if child := g.child; child != nil {
-		g.mu.Unlock()
-		child.pass(s) // which may take a moment
-		return
-	}
 	defer g.mu.Unlock()
 	switch {
+	case g.child != nil:
+		g.child.pass(s)
 	case !endsWait(s):
 	case g.came != 0:
 		os.Exit(exitSignal + int(s)) // asked twice: the lease runs out by itself

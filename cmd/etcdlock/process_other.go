@@ -14,8 +14,6 @@ var passedOn = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 func endsWait(syscall.Signal) bool { return true }
 
-func isWitness() bool { return false }
-
 type process struct{ ended chan struct{} }
 
 func newProcess(string, []string, []string, bool) *process {

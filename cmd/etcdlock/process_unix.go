@@ -36,7 +36,6 @@ type process struct {
 	alone bool          // not a group of its own
 	tty   bool          // in the foreground of a terminal, which sends its signals to the command by itself
 	ended chan struct{} // closed when the command has ended
-	other *witness      // of what reaches the group; nil if the command is a group of its own
 
 	mu     sync.Mutex // guards what follows; signals are sent under it, so that none goes to a later process of that number
 	reaped bool
@@ -72,42 +71,20 @@ func keysReach() bool {
 // when the thread that started it ends.
 func (p *process) start() error {
 	runtime.LockOSThread()
-	if p.alone {
-		p.other = newWitness()
-	}
 	if err := p.cmd.Start(); err != nil {
-		p.other.end()
 		return err
 	}
 	go p.await()
 	return nil
 }
 
-// pass passes on a signal that this process has got, unless it has reached the command by itself.
+// pass passes on a signal that this process has got. Those that come from the keys of the terminal have reached a command
+// in its foreground already.
 func (p *process) pass(s syscall.Signal) {
-	if p.alone && p.inGroup() && p.groupGot(s) {
+	if p.tty && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH) {
 		return
 	}
 	p.signal(s)
-}
-
-// inGroup reports whether the command is in this process's group: it may have left it.
-func (p *process) inGroup() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reaped {
-		return false
-	}
-	group, err := unix.Getpgid(p.cmd.Process.Pid)
-	return err == nil && group == unix.Getpgrp()
-}
-
-// groupGot reports whether a signal was for the whole group. Where nobody can tell, what a terminal has keys for is.
-func (p *process) groupGot(s syscall.Signal) bool {
-	if got, ok := p.other.got(s); ok {
-		return got
-	}
-	return p.tty && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
 }
 
 // signal sends a signal to the command.
@@ -138,7 +115,6 @@ func (p *process) reap() int {
 	p.reaped = true
 	p.mu.Unlock()
 	_ = p.wait()
-	p.other.end()
 	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() {
 		return exitSignal + int(status.Signal())
