@@ -604,14 +604,14 @@ func TestTimeThoseOfASessionThatWaitAreCountedTogether(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		ctx, cancel := context.WithCancel(t.Context())
 		a, s := ask(t, open(semTTL), 2, 2), open(semTTL)
-		watches, lists := 0, 0
+		var watches, lists atomic.Int64
 		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
 			if len(q.Keys) > 0 && q.Keys[0] == "a/of-2-" {
 				switch q.Kind {
 				case memetcd.Watch:
-					watches++
+					watches.Add(1)
 				case memetcd.Range:
-					lists++
+					lists.Add(1)
 				}
 			}
 			return v
@@ -625,9 +625,9 @@ func TestTimeThoseOfASessionThatWaitAreCountedTogether(t *testing.T) {
 			}()
 		}
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, watches)
-		require.Greater(t, lists, 5)
-		require.LessOrEqual(t, lists, 1+3*int(time.Minute/semTTL))
+		require.Equal(t, int64(1), watches.Load())
+		require.Greater(t, lists.Load(), int64(5))
+		require.LessOrEqual(t, lists.Load(), 1+3*int64(time.Minute/semTTL))
 		cancel()
 		for range waiting {
 			require.ErrorIs(t, <-ended, context.Canceled)
