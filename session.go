@@ -58,17 +58,17 @@ type Session struct {
 //	queue: WatchHeld       one watch on one held ticket; from NewSession on
 //	       checkAll, sweep what is done for the tickets once per renewal, and checkAll's requests
 //	       checkAt         the check soon after some grants
-//	       flush           deletions
+//	       flush           deletions, of one name or of those that were taken together
 //	       askWhoHolds     one read for the error of a caller that gives up
 //	       mirrorOthers    one for each name that lingers
 //	       census.follow   one for each name and limit of a semaphore that somebody waits for, and for a writer behind readers
 //	       dropSlots       one deletion after a ticket with a number was removed
 //	       mirrorWaiters   one for each name of which somebody has asked for Wanted
 //	       stay.keep       one for an UnlockAfter, until etcd has confirmed it
-//	       All.attempt     one for a deletion of several tickets
 //	       lookWhose       one read after a check found that somebody has written a ticket
 //
-// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. What a feed asks
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. LockAll has one for each
+// name that it waits for, and a waiter one for what it reads while a watch opens; the caller waits for both. What a feed asks
 // while it listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one
 // while they release after the end of their context, which ends when they return. end has one, which Close awaits. Each
 // task.InOrder has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The

@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/etcdlock/etcdlock/internal/rpc"
@@ -49,7 +48,8 @@ func (q *Tickets) untilHeld(
 		}
 		s.giveUp(err)
 		if err == nil {
-			return nil, by, by.Key[:strings.LastIndexByte(by.Key, '/')], nil
+			in, _ := lockOf(by.Key)
+			return nil, by, in, nil
 		}
 		if ctx.Err() == nil && l.open.Err() == nil && !errors.Is(err, errRequeue) {
 			return nil, nil, "", q.why(ctx, err)

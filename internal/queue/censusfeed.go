@@ -105,7 +105,8 @@ func (c *census) check() reading {
 func (c *census) read(ctx context.Context, first bool) (kvs []*mvccpb.KeyValue, more bool, rev int64, err error) {
 	op := c.g.listing(c.class)
 	if first {
-		op = c.g.listing(c.class, clientv3.WithLimit(enough(c.class)), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+		op = c.g.listing(c.class, clientv3.WithLimit(enough(c.class)),
+			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
 	}
 	answers, rev, err := c.g.q.c.ReadAt(ctx, 0, func(int64) clientv3.Op { return op })
 	if err != nil {

@@ -30,6 +30,12 @@ func (k Keys) ticket(kind *Kind, id clientv3.LeaseID, n uint64) string {
 	return fmt.Sprintf("%s%s%x-%d", k.prefix, word, id, n)
 }
 
+// lockOf is the name that a ticket of this key queues for, and what comes after it.
+func lockOf(key string) (name, leaf string) {
+	at := strings.LastIndexByte(key, '/')
+	return key[:max(at, 0)], key[at+1:]
+}
+
 // Has reports whether key can be that of a ticket of the kind.
 func (k Keys) Has(key string, kind *Kind) bool {
 	if !k.direct(key) {
@@ -63,7 +69,8 @@ type Contender struct {
 
 // Class says in words with whom the contender can share its turn: "" with nobody, "read", or "2 of 10".
 func (c *Contender) Class() string {
-	class, weight := Classify(c.Key[strings.LastIndexByte(c.Key, '/')+1:])
+	_, leaf := lockOf(c.Key)
+	class, weight := Classify(leaf)
 	switch class {
 	case Exclusive:
 		return ""

@@ -130,7 +130,7 @@ func (t *Ticket) late() {
 
 // numberLocked is the number in key, 0 if it has not the form of a ticket that this Session has named under l.
 func (l *Lease) numberLocked(key string) uint64 {
-	leaf := key[strings.LastIndexByte(key, '/')+1:]
+	_, leaf := lockOf(key)
 	digits, ok := strings.CutPrefix(unclassed(leaf), strconv.FormatInt(int64(l.ID), 16)+"-")
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if !ok || err != nil || n <= l.names.base || n > l.names.top || digits != strconv.FormatUint(n, 10) {

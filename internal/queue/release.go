@@ -99,8 +99,9 @@ func unconfirmed(why, last error) error {
 	return fmt.Errorf("%w: %w; last from etcd: %w", ErrUnconfirmed, why, last)
 }
 
-// Guard returns a comparison that is true while the ticket exists, and is not kept for a while after its release (stay.go); ok is false if it does not hold. Giving it out rules
-// out a handoff in memory: the ticket's key outlives such a release for a moment.
+// Guard returns a comparison that is true while the ticket exists, and is not kept for a while after its release (stay.go);
+// ok is false if it does not hold. Giving it out rules out a handoff in memory: the ticket's key outlives such a release for a
+// moment.
 func (t *Ticket) Guard() (cmp clientv3.Cmp, ok bool) {
 	if t.hold.Err() != nil {
 		return clientv3.Cmp{}, false

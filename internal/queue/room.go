@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
@@ -104,7 +103,8 @@ func (t *Ticket) countWhile() (leave func()) {
 
 // warnOf says, once for each name, that somebody queues for the same semaphore under another limit.
 func (t *Ticket) warnOf(key string) {
-	other, _ := Classify(key[strings.LastIndexByte(key, '/')+1:])
+	_, leaf := lockOf(key)
+	other, _ := Classify(leaf)
 	if !t.Permit() || !other.permits() || other == t.kind.Class {
 		return
 	}

@@ -47,8 +47,8 @@ type Tickets struct {
 	sweeps task.Aside    // for strays
 
 	// mu guards what follows, and what groups, tickets and leases say that it guards. It is taken under no other. Under it
-	// only the task group's, and that of the events for hooks, is taken. No hold and no lease is asked whether it is over, since asking the clock may end a
-	// lease, which cancels contexts. Nothing is sent under it and nobody is waited for.
+	// only the task group's, and that of the events for hooks, is taken. No hold and no lease is asked whether it is over,
+	// since asking the clock may end a lease, which cancels contexts. Nothing is sent under it and nobody is waited for.
 	mu       sync.Mutex
 	lease    *Lease // the newest, which may be over
 	groups   map[string]*group

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"sync"
 )
 
 // This file opens the watches of a waiter.
@@ -77,11 +78,13 @@ func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahea
 		}
 		return t.still(ctx, a, max(from, began))
 	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	now, read := a, make(chan error, 1)
 	less := func() bool { return now.near != a.near || now.far != a.far }
-	go func() {
+	beside.Go(func() {
 		later, err := t.askFor(reading, a, 0)
 		if err == nil {
 			now = later
@@ -90,7 +93,7 @@ func (t *Ticket) openLast(ctx context.Context, f *follower, p generation, a ahea
 			cancel()
 		}
 		read <- err
-	}()
+	})
 	began, err := f.start(reading, q)
 	if from = max(from, began); err == nil && from <= a.rev {
 		return a, nil // it tells everything, and does not wait for the read, which a member that is frozen may have
