@@ -62,11 +62,27 @@ func (w *world) judgeTokenLocked(b *belief) {
 			continue
 		}
 		if b.token < last || b.token == last && b.slot.linger == 0 && !b.resumed {
-			w.violateLocked("a token that is not greater", "%v after %d", b, last)
+			kind := "a token that is not greater"
+			if b.resumed && w.oneSessionLocked(b, last) {
+				kind = "a release that did not arrive was taken up"
+			}
+			w.violateLocked(kind, "%v after %d", b, last)
 		}
 	}
 	of := b.name + "\x00" + fmt.Sprint(class)
 	w.tokens[of] = max(w.tokens[of], b.token)
+}
+
+// oneSessionLocked reports whether the Session that has put the ticket of b has put that of this token too: then it may have
+// handed its hold on to it in memory, while its release was under way.
+func (w *world) oneSessionLocked(b *belief, token int64) bool {
+	put := w.left.wrote[b.id()]
+	for id, by := range w.left.wrote {
+		if id.rev == token && id.key == b.name+"/"+id.leaf() && len(put) > 0 && by[0] == put[0] {
+			return true
+		}
+	}
+	return false
 }
 
 // isThere reports whether all of a hold is in the store.
