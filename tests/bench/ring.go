@@ -11,16 +11,20 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// ring is how often a second the turn goes round n bare clients, each with a
+// passTurns is how often a second the turn goes round n bare clients, each with a
 // connection of its own and a watch that stands: whoever sees the key of the
 // one before it deleted deletes its own, and puts it again in a Txn that also
 // reads the last key of the queue. That is a fair queue that nobody ever
 // leaves or joins, so nobody has to look who is ahead, and it is no lock.
-func ring(ctx context.Context, e *env, n int, d time.Duration) (perSecond float64, err error) {
+//
+// With asLock each sends what a lock has to: its keys are leased, it deletes only what it has put, and it follows the key
+// before that one, too; when that has gone it reads the three last keys, so as to know whether it is next.
+func passTurns(ctx context.Context, e *env, n int, d time.Duration, asLock bool) (perSecond float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	clients := make([]*clientv3.Client, n)
-	events := make([]clientv3.WatchChan, n)
+	events, farther := make([]clientv3.WatchChan, n), make([]clientv3.WatchChan, n)
+	leased, put := make([][]clientv3.OpOption, n), make([]int64, n)
 	prefix := e.name("ring") + "/"
 	key := func(i int) string { return fmt.Sprint(prefix, i%n) }
 	var wg sync.WaitGroup
@@ -37,25 +41,60 @@ func ring(ctx context.Context, e *env, n int, d time.Duration) (perSecond float6
 		if clients[i], _, err = newClient(e.endpoints); err != nil {
 			return 0, err
 		}
-		if _, err := clients[i].Put(ctx, key(i), "x"); err != nil {
+		if asLock {
+			lease, err := clients[i].Grant(ctx, 60)
+			if err != nil {
+				return 0, err
+			}
+			leased[i] = append(leased[i], clientv3.WithLease(lease.ID))
+			defer clients[i].Revoke(context.WithoutCancel(ctx), lease.ID) //nolint:errcheck // ends by itself
+		}
+		resp, err := clients[i].Put(ctx, key(i), "x", leased[i]...)
+		if err != nil {
 			return 0, err
 		}
-		events[i] = clients[i].Watch(ctx, key(i+n-1), clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
-		if first := <-events[i]; first.Err() != nil {
-			return 0, first.Err()
+		put[i] = resp.Header.Revision
+		follow := func(j int) (clientv3.WatchChan, error) {
+			events := clients[i].Watch(ctx, key(j), clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+			first := <-events
+			return events, first.Err()
+		}
+		if events[i], err = follow(i + n - 1); err != nil {
+			return 0, err
+		}
+		if asLock {
+			if farther[i], err = follow(i + n - 2); err != nil {
+				return 0, err
+			}
 		}
 	}
 	var turns atomic.Int64
 	turn := func(i int) error {
-		if _, err := clients[i].Delete(ctx, key(i)); err != nil {
+		leave := clients[i].Txn(ctx)
+		if asLock {
+			leave = leave.If(clientv3.Compare(clientv3.CreateRevision(key(i)), "=", put[i]))
+		}
+		if _, err := leave.Then(clientv3.OpDelete(key(i))).Commit(); err != nil {
 			return err
 		}
 		turns.Add(1)
 		last := clientv3.OpGet(prefix, append(clientv3.WithLastCreate(), clientv3.WithKeysOnly())...)
-		_, err := clients[i].Txn(ctx).Then(last, clientv3.OpPut(key(i), "x")).Commit()
+		enqueue := clients[i].Txn(ctx)
+		if asLock {
+			enqueue = enqueue.If(clientv3.Compare(clientv3.CreateRevision(key(i)), "=", 0))
+		}
+		resp, err := enqueue.Then(last, clientv3.OpPut(key(i), "x", leased[i]...)).Commit()
+		if err == nil {
+			put[i] = resp.Header.Revision
+		}
 		return err
 	}
-	failed := make(chan error, n)
+	look := func(i int) error {
+		_, err := clients[i].Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(3),
+			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend), clientv3.WithSerializable())
+		return err
+	}
+	failed := make(chan error, 2*n)
 	start := time.Now()
 	for i := range n {
 		wg.Go(func() {
@@ -70,6 +109,17 @@ func ring(ctx context.Context, e *env, n int, d time.Duration) (perSecond float6
 				err = turn(i)
 			}
 			failed <- err
+		})
+		if !asLock {
+			continue
+		}
+		wg.Go(func() {
+			for range farther[i] {
+				if err := look(i); err != nil {
+					failed <- err
+					return
+				}
+			}
 		})
 	}
 	select {

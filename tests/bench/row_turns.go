@@ -11,8 +11,9 @@ import (
 
 // turns is how often a second the lock changes hands when every client takes
 // it again as soon as it has given it back: each a session and a connection
-// of its own. The floor is one bare turn after another. The ring beside it is
-// what as many bare clients come to: how much of the distance is the crowd's.
+// of its own. The floor is one bare turn after another. The rings beside it are
+// what as many bare clients come to: how much of the distance is the crowd's,
+// and how much that of what any lock has to send.
 func turns(ctx context.Context, e *env, r *report) error {
 	ps, done, err := pools(ctx, e, connections)
 	if err != nil {
@@ -28,7 +29,7 @@ func turns(ctx context.Context, e *env, r *report) error {
 		clients int
 		least   float64
 	}{{2, 30}, {8, 0}, {64, 3}} {
-		var bare, rings sample
+		var bare, rings, asLock sample
 		got := make([]sample, len(ps))
 		perTurn := make([]sample, len(ps))
 		for round := range e.pick(3, 1) {
@@ -40,11 +41,16 @@ func turns(ctx context.Context, e *env, r *report) error {
 				bare.addTime(d)
 			}
 			window := time.Duration(e.pick(1500, 700)) * time.Millisecond
-			n, err := ring(ctx, e, c.clients, window)
-			if err != nil {
-				return err
+			for _, ring := range []struct {
+				asLock bool
+				*sample
+			}{{false, &rings}, {true, &asLock}} {
+				n, err := passTurns(ctx, e, c.clients, window, ring.asLock)
+				if err != nil {
+					return err
+				}
+				ring.add(n)
 			}
-			rings.add(n)
 			for k := range ps {
 				k = (k + round) % len(ps)
 				name := e.name("turns")
@@ -68,8 +74,8 @@ func turns(ctx context.Context, e *env, r *report) error {
 		}
 		r.add(result{row: "turns", what: fmt.Sprintf("%d clients taking turns", c.clients), where: e.where(), unit: "/s",
 			floor: ratio(1000, bare.median()), ours: o, theirs: t, goal: g, x: c.clients,
-			note: fmt.Sprintf("requests a turn %s / %s; a ring of bare clients %s/s",
-				number(perTurn[0].median()), number(perTurn[1].median()), number(rings.median()))})
+			note: fmt.Sprintf("requests a turn %s / %s; a ring of bare clients %s/s, of such as send what a lock has to %s/s",
+				number(perTurn[0].median()), number(perTurn[1].median()), number(rings.median()), number(asLock.median()))})
 	}
 	return nil
 }
