@@ -120,9 +120,10 @@ func number(digits string) int64 {
 // holders are always the first so many of the queue, and exclude each other nowhere. Nobody comes before a ticket that
 // exists, so what is ahead only shrinks: who holds, holds until its own key goes.
 //
-// Who asks it, of what: holders, below, of a list of the queue (Keys.List, waiters) and of permits (census.go); excludedBy of
-// whom a try has found. A ticket that holds alone, or with any number, holds if nobody is in its gates (ahead.none). That
-// nobody can be, letsInNext tells of the one behind a ticket that left, and emptyUpToLocked of one behind readers.
+// Who asks it: holders, below, and nobody else; it is asked of a list of the queue (Keys.List, waiters), of permits (census.go)
+// and of whom a try has found (excludedBy). A ticket that holds alone, or with any number, holds if nobody is in its gates
+// (ahead.none). That nobody can be, letsInNext tells of the one behind a ticket that left, and emptyUpToLocked of one behind
+// readers.
 func (c Class) admits(weight int64, others bool, same int64) bool {
 	return !others && (c.limit == 0 || same <= c.limit-weight)
 }

@@ -123,8 +123,7 @@ func (t *Ticket) foundTaken(kv *mvccpb.KeyValue) bool {
 	if !t.takenLocked(kv) {
 		return false
 	}
-	t.lease.burnLocked(t.n)
-	t.goneLocked(0) // nothing of ours is there to delete
+	t.passedOnLocked()
 	return true
 }
 

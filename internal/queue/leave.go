@@ -127,10 +127,11 @@ func (t *Ticket) Removed(at int64) {
 	if t.state == staying {
 		hold = nil // it was released: this is the end of its time
 	}
-	if at == 0 { // the key may be there, as another's: the put of the next ticket of its name would take it for its own
-		t.lease.burnLocked(t.n)
+	if at == 0 {
+		t.passedOnLocked()
+	} else {
+		t.goneLocked(at)
 	}
-	t.goneLocked(at)
 	for _, o := range t.set() {
 		o.recheckLocked()
 	}

@@ -81,6 +81,13 @@ func (c *counter) giveLocked(l *Lease, n uint64) {
 // again. Nor is any lower one, so that one number remembers them all.
 func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
 
+// passedOnLocked says that the key may be there as another Session's ticket. The put of the next one of its name would take
+// it for its own.
+func (t *Ticket) passedOnLocked() {
+	t.lease.burnLocked(t.n)
+	t.goneLocked(0)
+}
+
 // lateLocked says that a request to put the ticket may arrive late, even after its deletion: from now on each renewal is
 // followed by a sweep, and the name is burnt.
 func (t *Ticket) lateLocked() {

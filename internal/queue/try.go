@@ -257,20 +257,29 @@ func (t *Ticket) inTheWay(answers []*pb.ResponseOp) (by *Contender, sure bool) {
 // excludedBy is who of these, in the order of the queue, excludes the ticket, nil if nobody does. If the ticket itself is the
 // answer, nobody before it does.
 func (t *Ticket) excludedBy(all []*Contender) *Contender {
-	room := t.kind.Class.limit - t.kind.Weight
-	for _, c := range all {
-		class, weight := Classify(c.Key[len(t.group.prefix):])
-		switch {
-		case c.Key == t.key, class != t.kind.Class:
-			return c
-		case class.limit == 0:
-		case weight > room:
-			return all[0] // one of those that leave no room
-		default:
-			room -= weight
+	class := func(c *Contender) (Class, int64) { return Classify(c.Key[len(t.group.prefix):]) }
+	before, self := all, slices.IndexFunc(all, func(c *Contender) bool { return c.Key == t.key })
+	if self >= 0 {
+		before = all[:self]
+	}
+	n := holders(len(before)+1, func(i int) (Class, int64) {
+		if i == len(before) {
+			return t.kind.Class, t.kind.Weight
+		}
+		return class(before[i])
+	})
+	switch {
+	case n > len(before) && self >= 0:
+		return all[self]
+	case n > len(before):
+		return nil
+	case n < len(before):
+		first, _ := class(before[0])
+		if waits, _ := class(before[n]); first == t.kind.Class && waits != first {
+			return before[n] // those that hold would let it in, but for this one
 		}
 	}
-	return nil
+	return before[0] // which holds
 }
 
 // firstInTheWay lists the queue, and returns the first contender that excludes the ticket and came before it, nil if there
