@@ -34,11 +34,12 @@ func (p generation) lock() string {
 
 // keep takes the watch from f.
 func (q *Tickets) keep(f *follower) {
-	k := &kept{follower: *f}
-	*f = follower{}
-	if k.Broken() {
+	if f.Broken() { // or never begun
+		*f = follower{}
 		return
 	}
+	k := &kept{follower: *f}
+	*f = follower{}
 	ctx, cancel := context.WithTimeout(q.tasks.Closing(), keptFor)
 	stop := context.AfterFunc(ctx, func() { q.dropKept(q.findKept(k.generation, k)) })
 	k.over = func() bool { defer cancel(); return stop() }
