@@ -2,7 +2,7 @@
 // beside the floor, what bare requests cost, on real etcd server processes
 // that it builds and starts by itself. All three are interleaved in one run.
 //
-//	go run -C tests ./bench               the whole table, about ten minutes
+//	go run -C tests ./bench               the whole table, some twenty minutes
 //	go run -C tests ./bench -short        one member only, fewer repetitions
 //	go run -C tests ./bench -run handoff  one row (see -list)
 //	go run -C tests ./bench -out docs     also write the table and the chart there
@@ -45,7 +45,7 @@ func main() {
 	flag.IntVar(&c.members, "members", 0, "only on this many members, 1 or 3")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile here; a relative path begins at the root of the repository")
 	flag.BoolVar(&c.verbose, "v", false, "show the requests of some rows by kind")
-	flag.DurationVar(&c.limit, "limit", 12*time.Minute, "end the run then; nothing is written")
+	flag.DurationVar(&c.limit, "limit", 30*time.Minute, "end the run then; nothing is written")
 	list := flag.Bool("list", false, "name the rows")
 	holdLib := flag.String("hold", "", "internal: the process that the takeover row kills")
 	holdName := flag.String("hold-name", "", "internal")

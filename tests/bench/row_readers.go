@@ -90,7 +90,7 @@ func phase(ctx context.Context, e *env, r *report, ps []*pool, what string, x in
 	defer f.stop()
 	var bare sample
 	got := make([]sample, len(ps))
-	for round := range e.pick(15, 1) {
+	for round := range e.pick(8, 1) {
 		for k := range ps {
 			k = (k + round) % len(ps)
 			if err := f.handoffs(ctx, 3, old, &bare); err != nil {

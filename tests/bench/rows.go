@@ -18,8 +18,8 @@ func oneIdle(e *env) bool { return e.members == 1 && !e.busy }
 var rows = []row{
 	{"uncontended", uncontended, anywhere},
 	{"trylock", tryLock, idle},
-	{"readers", readers, anywhere},
-	{"sets", sets, anywhere},
+	{"readers", readers, idle},
+	{"sets", sets, idle},
 	{"handoff", handoff, anywhere},
 	{"handoff1000", handoff1000, idle},
 	{"split", split, oneIdle},
