@@ -47,7 +47,8 @@ func passTurns(ctx context.Context, e *env, n int, d time.Duration, asLock bool)
 				return 0, err
 			}
 			leased[i] = append(leased[i], clientv3.WithLease(lease.ID))
-			defer clients[i].Revoke(context.WithoutCancel(ctx), lease.ID) //nolint:errcheck // ends by itself
+			// Should this fail, the lease ends by itself.
+			defer clients[i].Revoke(context.WithoutCancel(ctx), lease.ID)
 		}
 		resp, err := clients[i].Put(ctx, key(i), "x", leased[i]...)
 		if err != nil {
