@@ -97,3 +97,39 @@ func TestTheRuleOnRandomQueues(t *testing.T) {
 		require.GreaterOrEqual(t, later, n, "who holds, holds on when another leaves: %q without %d", queue, gone)
 	}
 }
+
+func TestWhoExcludesATry(t *testing.T) {
+	const self = "of-3-w2-a-9"
+	for _, c := range []struct {
+		what   string
+		class  Class
+		weight int64
+		queue  []string
+		by     string // "" for nobody
+	}{
+		{"nobody is there", Exclusive, 1, nil, ""},
+		{"a writer", Exclusive, 1, []string{"b-1", "c-1"}, "b-1"},
+		{"readers and a writer", Exclusive, 1, []string{"read-b-1", "read-c-1"}, "read-b-1"},
+		{"a reader joins readers", Reader, 1, []string{"read-b-1", "read-c-1"}, ""},
+		{"a reader behind a writer that waits for readers", Reader, 1, []string{"read-b-1", "c-1", "read-d-1"}, "c-1"},
+		{"a reader behind a writer", Reader, 1, []string{"b-1", "read-c-1"}, "b-1"},
+		{"room", Of(3), 2, []string{"of-3-b-1"}, ""},
+		{"no room for its weight", Of(3), 2, []string{"of-3-b-1", "of-3-c-1"}, "of-3-b-1"},
+		{"room, but for one that waits", Of(3), 1, []string{"of-3-b-1", "of-3-w3-c-1"}, "of-3-b-1"},
+		{"room, but for a writer that waits", Of(3), 1, []string{"of-3-b-1", "c-1"}, "c-1"},
+		{"those of another number", Of(3), 1, []string{"of-2-b-1"}, "of-2-b-1"},
+		{"itself", Of(3), 2, []string{"of-3-b-1", self, "c-1"}, self},
+		{"itself, without room", Of(3), 2, []string{"of-3-w2-b-1", self}, "of-3-w2-b-1"},
+	} {
+		var all []*Contender
+		for _, leaf := range c.queue {
+			all = append(all, &Contender{Key: "a/" + leaf})
+		}
+		ticket := &Ticket{group: &group{Keys: KeysOf("a")}, kind: &Kind{Class: c.class, Weight: c.weight}, key: "a/" + self}
+		by := ""
+		if found := ticket.excludedBy(all); found != nil {
+			by = found.Key[len("a/"):]
+		}
+		require.Equal(t, c.by, by, c.what)
+	}
+}
