@@ -79,7 +79,7 @@ var writers = map[string]func(context.Context, *RWMutex) (release func(context.C
 		return m.Unlock, m.Lock(ctx)
 	},
 	"LockAll": func(ctx context.Context, m *RWMutex) (func(context.Context) error, error) {
-		h, err := LockAll(ctx, m.s, m.Name())
+		h, err := LockAll(ctx, m.s, m.Name(), "free") // together with another, no readers are counted
 		return h.Release, err
 	},
 }
