@@ -326,27 +326,39 @@ func TestTimeWhoeverIsFarBackReadsOnceItsWatchesAreOpen(t *testing.T) {
 
 // A key of the Session's own that no ticket knows is a request that came late. It is in the way until it is swept.
 func TestTimeAStrayAheadIsWaitedFor(t *testing.T) {
-	inBubble(t, func(t *testing.T, e *etcd) {
-		s := e.session(t, WithTTL(time.Hour))
-		e.only("write", fault{lost: true})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		require.ErrorIs(t, NewMutex(s, "stray").Lock(ctx), context.DeadlineExceeded)
-		e.bends(nil)
-		time.Sleep(time.Minute) // until the clean-up is confirmed
-		e.Put(fmt.Sprintf("stray/%x-1", int64(s.Lease())), "late", int64(s.Lease()))
-		ctx, cancel = context.WithCancel(t.Context())
-		defer cancel()
-		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- NewMutex(s, "stray").Lock(ctx) }()
-		synctest.Wait()
-		go func() { second <- NewMutex(s, "stray").Lock(t.Context()) }()
-		synctest.Wait()
-		require.Len(t, e.Keys("stray/"), 3)
-		cancel()
-		require.ErrorIs(t, <-first, context.Canceled)
-		synctest.Wait()
-		require.Empty(t, second)
-		require.NoError(t, <-second, "it is swept beside a renewal")
-	})
+	for _, how := range []string{"behind one that gives up", "while the own put is answered"} {
+		t.Run(how, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(time.Hour))
+				e.only("write", fault{lost: true})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.ErrorIs(t, NewMutex(s, "stray").Lock(ctx), context.DeadlineExceeded)
+				e.bends(nil)
+				time.Sleep(time.Minute) // until the clean-up is confirmed
+				e.Put(fmt.Sprintf("stray/%x-1", int64(s.Lease())), "late", int64(s.Lease()))
+				quits, goesOn := make(chan error, 1), make(chan error, 1)
+				ctx, cancel = context.WithCancel(t.Context())
+				defer cancel()
+				quit := func() { quits <- NewMutex(s, "stray").Lock(ctx) }
+				goOn := func() { goesOn <- NewMutex(s, "stray").Lock(t.Context()) }
+				first, second := quit, goOn
+				if how == "while the own put is answered" { // so that a deletion is newer than what it has seen
+					first, second = goOn, quit
+					e.only("write", fault{after: 100 * time.Millisecond})
+				}
+				go first()
+				synctest.Wait()
+				e.bends(nil)
+				go second()
+				synctest.Wait()
+				require.Len(t, e.Keys("stray/"), 3)
+				cancel()
+				require.ErrorIs(t, <-quits, context.Canceled)
+				time.Sleep(time.Second)
+				require.Empty(t, goesOn)
+				require.NoError(t, <-goesOn, "it is swept beside a renewal")
+			})
+		})
+	}
 }
