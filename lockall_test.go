@@ -461,7 +461,8 @@ func TestTimeANameThatMayNotBeTouchedKeepsNoOtherOfItsSet(t *testing.T) {
 
 func TestTimeASetAndItsOwnSession(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		s := open(3 * time.Second)
+		s, other := open(3*time.Second), NewMutex(open(3*time.Second), "a")
+		require.NoError(t, other.Lock(t.Context()))
 		m := NewMutex(s, "b")
 		require.NoError(t, m.Lock(t.Context()))
 		got, behind := lockAll(t.Context(), s, "a", "b"), lockAll(t.Context(), s, "b", "c")
@@ -475,6 +476,10 @@ func TestTimeASetAndItsOwnSession(t *testing.T) {
 		require.Equal(t, "b", locked.Name)
 		require.Equal(t, m.Token(), locked.Token)
 		require.NoError(t, m.Unlock(t.Context()))
+		time.Sleep(100 * time.Millisecond)
+		busy(t, got, "the other name is held")
+		require.Zero(t, s.Stats().Held, "nor does it hold without saying so")
+		require.NoError(t, other.Unlock(t.Context()))
 		for _, c := range []<-chan error{got, behind, next} {
 			require.NoError(t, soonest(c))
 		}

@@ -1,9 +1,11 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdlock/etcdlock/internal/memetcd"
@@ -150,10 +153,18 @@ func TestTimeWhatWasMissedBetweenTwoWatchesIsRead(t *testing.T) {
 
 func TestTimeADeletionToldBeforeTheAnswerToAPutCounts(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		a := ask(t, open(semTTL), 3, 1)
-		b, waiter := ask(t, open(semTTL), 3, 1), open(semTTL)
-		all := ask(t, waiter, 3, 3) // waits and watches all the time
+		a := ask(t, open(semTTL), 3, 3)
+		other, waiter := open(semTTL), open(semTTL)
+		all := ask(t, waiter, 3, 3) // waits and watches all the time; its list is older than what follows
 		time.Sleep(time.Second)
+		ctx, quit := context.WithCancel(t.Context())
+		defer quit()
+		quits := make(chan error, 1)
+		go func() {
+			_, err := NewSemaphore(other, "a", 3).Acquire(ctx)
+			quits <- err
+		}()
+		synctest.Wait()
 		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
 			if q.Client == 3 && q.Kind == memetcd.Txn && puts(q) {
 				return memetcd.Verdict{AnswerDelay: 300 * time.Millisecond}
@@ -161,13 +172,40 @@ func TestTimeADeletionToldBeforeTheAnswerToAPutCounts(t *testing.T) {
 			return memetcd.Verdict{}
 		})
 		next := ask(t, waiter, 3, 3) // its answer is as of now, and on its way
-		b.release(t)
+		quit()
+		require.ErrorIs(t, <-quits, context.Canceled)
 		time.Sleep(400 * time.Millisecond)
 		etcd.Judge(nil)
 		a.release(t)
 		require.True(t, all.holds())
 		all.release(t)
-		require.True(t, next.holds(), "b, which has gone, is in the answer")
+		require.True(t, next.holds(), "who gave up is in the answer, and has gone")
+	})
+}
+
+func TestTimeAPermitRemovedBeforeTheAnswerToItsPutQueuesAgainAtOnce(t *testing.T) {
+	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+		a, waiter := ask(t, open(semTTL), 2, 2), open(semTTL)
+		b := ask(t, waiter, 2, 2) // waits and watches
+		time.Sleep(time.Second)
+		etcd.Judge(func(q memetcd.Request) memetcd.Verdict {
+			if q.Client == 2 && q.Kind == memetcd.Txn && puts(q) {
+				return memetcd.Verdict{AnswerDelay: 300 * time.Millisecond}
+			}
+			return memetcd.Verdict{}
+		})
+		c := ask(t, waiter, 2, 1)
+		all := etcd.Keys("a/")
+		require.Len(t, all, 3)
+		slices.SortFunc(all, func(a, b *mvccpb.KeyValue) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) })
+		etcd.Delete(string(all[2].Key)) // which the watch tells while nobody knows the ticket yet
+		time.Sleep(290 * time.Millisecond)
+		etcd.Judge(nil)
+		time.Sleep(20 * time.Millisecond)
+		require.Len(t, etcd.Keys("a/"), 3, "and not only at the next check")
+		a.release(t)
+		b.release(t)
+		require.True(t, c.holds())
 	})
 }
 
