@@ -15,7 +15,8 @@ func (w *world) judgeRelease(b *belief, what string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	removed := w.fateLocked(b.id()).removed
-	ours := removed != nil && (removed.Cause == memetcd.ByRequest || removed.Cause == memetcd.ByRevoke)
+	// The late release of a Session that had the ticket before is another's: see Mutex.Resume.
+	ours := removed != nil && (removed.Cause == memetcd.ByRequest && removed.Client == b.client.id || removed.Cause == memetcd.ByRevoke)
 	lingers := b.mutex && b.slot.linger > 0
 	// Something happened to its deletion, or it was carried in a request that nobody waited for to the end, or the answer was
 	// late because the machine slept.

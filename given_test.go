@@ -578,3 +578,21 @@ func TestTimeOrphanLeavesNoStray(t *testing.T) {
 		require.Len(t, e.Keys("held/"), 1)
 	})
 }
+
+// The etcd client repeats a Proclaim by itself, and the second copy finds what the first has written: that is not another
+// Session that has taken the lead up. Of the value that was there before it cannot be told, and the hold ends.
+func TestTimeAProclaimThatTheClientRepeatsEndsNoLeadOnAGivenLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		client, id := granted(t, e, 10*time.Second)
+		s, err := NewSession(t.Context(), client, WithLease(id))
+		require.NoError(t, err)
+		el := NewElection(s, "given")
+		require.NoError(t, el.Campaign(t.Context(), "before"))
+		e.only("write", fault{again: 50 * time.Millisecond})
+		require.NoError(t, el.Proclaim(t.Context(), "after"))
+		require.NoError(t, el.Context().Err())
+		require.ErrorIs(t, el.Proclaim(t.Context(), "after"), ErrLost)
+		e.bends(nil)
+		require.NoError(t, s.Close())
+	})
+}

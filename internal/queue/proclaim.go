@@ -30,7 +30,7 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 	q := t.group.q
 	for {
 		q.mu.Lock()
-		mod, sure := t.mod, len(t.pending) == 0
+		mod, sure, same := t.mod, len(t.pending) == 0, value == t.value
 		if !slices.Contains(t.pending, value) {
 			t.pending = append(t.pending, value) // until this one is answered
 		}
@@ -40,7 +40,7 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			return t.proclaimErr(err)
 		}
 		if resp.Succeeded {
-			t.wrote(resp.Header.Revision, t.version+1) // which changes here alone, in turn
+			t.wrote(resp.Header.Revision, t.version+1, value) // which changes here alone, in turn
 			return nil
 		}
 		kv := generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev)
@@ -48,12 +48,14 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			t.Removed(resp.Header.Revision)
 			return lease.ErrLost
 		}
-		if clientv3.LeaseID(kv.Lease) == t.lease.ID && t.lease.shared && sure && once || t.taken(kv) {
+		// Whoever takes it up on this same lease writes the value again that was there. So another one is ours: the etcd client
+		// has repeated the request, and the second copy found what the first had written. Of the same one that cannot be told.
+		if clientv3.LeaseID(kv.Lease) == t.lease.ID && t.lease.shared && sure && once && same || t.taken(kv) {
 			t.Removed(0)
 			return lease.ErrLost
 		}
 		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.
-		t.wrote(kv.ModRevision, kv.Version)
+		t.wrote(kv.ModRevision, kv.Version, string(kv.Value))
 		if string(kv.Value) == value {
 			return nil
 		}
@@ -61,11 +63,11 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 }
 
 // wrote says at which revision the value was written that is there now.
-func (t *Ticket) wrote(rev, version int64) {
+func (t *Ticket) wrote(rev, version int64, value string) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.mod, t.version, t.pending = rev, version, nil
+	t.mod, t.version, t.value, t.pending = rev, version, value, nil
 }
 
 // replaceValue replaces the value that was written at mod, or returns the ticket as it is; once says that it was not asked

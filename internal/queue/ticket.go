@@ -29,7 +29,6 @@ type Ticket struct {
 	n     uint64
 	after int64 // earlier tickets of the same key were gone by this revision
 	key   string
-	value string
 	all   *together // with others; nil for a ticket by itself
 
 	claimed bool // it was of an earlier Session: see resume.go
@@ -60,6 +59,7 @@ type Ticket struct {
 	want      *want         // once its holder has asked who waits
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
 	mod       int64         // the revision at which we wrote it last
+	value     string        // what with; a Mutex's never changes
 	version   int64         // how often it had been written by then
 	pending   []string      // values of Proclaims that were not answered: one of them may have been written since
 }
@@ -160,7 +160,7 @@ func (t *Ticket) Keys() (keys []string) {
 	return keys
 }
 
-// Value is what it was put with.
+// Value is what it was put with, or of an Election, what was proclaimed last.
 func (t *Ticket) Value() string { return t.value }
 
 // Token is its create revision.
