@@ -37,7 +37,7 @@ var (
 // attackKnown are the violations that are known and cannot be mended: run with -attack.skip= to see them.
 var attackKnown = []string{
 	// The etcd client repeats a deletion at once, and the second copy finds nothing. Only a late answer tells that it may
-	// have: see ErrLost.
+	// have: see ErrLost. So with a Proclaim of the value that is in force, on a given lease: see Election.Proclaim.
 	"lost by a repetition",
 	// A release that was not confirmed may arrive when its Session has ended and another has taken the ticket up. It names
 	// the create revision, which is the same: see Mutex.Resume.

@@ -112,6 +112,10 @@ func (e *Election) orIdentity(value string) string {
 // ErrLost if it has ceased to. With any other error the new value may or may not be in force; the value still leads,
 // and Proclaim can be repeated. Calls follow one another, and once one has returned nil, no earlier one changes
 // anything any more, however late its requests arrive.
+//
+// On a lease that was given (WithLease), to proclaim the value that is in force already can cost the lead: if the etcd client
+// repeats that request by itself, it cannot be told from another Session that has taken the lead up. Then it is ErrLost, and
+// the key stays for as long as the lease is renewed. A new value has no such risk.
 func (e *Election) Proclaim(ctx context.Context, value string) error {
 	if err := e.begin(ctx, "proclaim"); err != nil {
 		return err
