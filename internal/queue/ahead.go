@@ -45,7 +45,7 @@ func (a ahead) without(p generation, at int64) ahead {
 // The server scans the whole range for one; keys alone, it does so in its index.
 func (t *Ticket) asking(limit, upTo, at int64) (ops []clientv3.Op) {
 	class := t.kind.Class
-	if t.drain != nil {
+	if t.draining() != nil {
 		class = Reader // which are counted
 	}
 	for _, gate := range class.gates(t.group.prefix) {
@@ -98,8 +98,8 @@ func (t *Ticket) look(ctx context.Context, at int64) (ahead, error) {
 		}
 		for _, r := range answers {
 			if generationOf(r.Kvs, t.key, t.rev) != nil {
-				if t.drain != nil {
-					t.drain.seen = rev
+				if d := t.draining(); d != nil {
+					d.seen = rev
 				}
 				return a, nil
 			}

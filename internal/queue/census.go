@@ -182,7 +182,7 @@ func (c *census) wakeLocked() {
 		return // readers wait for none of their own
 	}
 	for _, p := range c.places[:c.holdersOf(c.places)] {
-		if t := c.g.q.lease.tickets[p.key]; t != nil && t.rev == p.rev && t.counting {
+		if t := c.g.q.lease.tickets[p.key]; t != nil && t.rev == p.rev && t.turn != nil && t.turn.counting {
 			t.recheckLocked()
 		}
 	}

@@ -52,7 +52,7 @@ func (c *census) follow(ctx context.Context) {
 	c.stop, c.err = nil, err
 	c.wakeDrainedLocked()
 	for _, t := range q.lease.tickets {
-		if t.counting && t.group == c.g && t.kind.Class == c.class {
+		if t.turn != nil && t.turn.counting && t.group == c.g && t.kind.Class == c.class {
 			t.recheckLocked()
 		}
 	}

@@ -61,8 +61,8 @@ func (q *Tickets) probes(l *Lease) []probe {
 			continue
 		}
 		probes = append(probes, probe{key: t.key, rev: t.rev, t: t})
-		if t.state == waiting && t.near.key != "" {
-			probes = append(probes, probe{key: t.near.key, rev: t.near.rev, t: t, ahead: true})
+		if t.turn != nil && t.turn.near.key != "" {
+			probes = append(probes, probe{key: t.turn.near.key, rev: t.turn.near.rev, t: t, ahead: true})
 		}
 	}
 	return probes

@@ -16,10 +16,18 @@ type drain struct {
 	known bool  // all readers ahead are known, and perhaps some that have gone
 }
 
+// draining is what it knows of the readers that it waits for, nil if it waits for none.
+func (t *Ticket) draining() *drain {
+	if t.turn == nil {
+		return nil
+	}
+	return t.turn.drain
+}
+
 // drains reports whether the ticket is behind so many readers that they had better be counted. Tickets that are taken together
 // are granted together, which is another wait.
 func (t *Ticket) drains(a ahead) bool {
-	return t.drain == nil && t.kind.Class.alone() && t.all == nil && !a.alone() &&
+	return t.draining() == nil && t.kind.Class.alone() && t.all == nil && !a.alone() &&
 		t.group.class(a.near.key) == Reader && t.group.class(a.far.key) == Reader
 }
 
@@ -30,7 +38,7 @@ func (t *Ticket) startDrain() (stop func(), list bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c := t.group.censusLocked(Reader)
-	t.drain = new(drain)
+	t.turn.drain = new(drain)
 	if c.drained == nil {
 		c.drained = map[*Ticket]bool{}
 	}
@@ -68,9 +76,10 @@ func (t *Ticket) listReaders(ctx context.Context) error {
 // drainedLocked is what the census says to a ticket that waits for readers to leave.
 func (t *Ticket) drainedLocked() room {
 	c := t.group.census[Reader]
-	t.drain.known = t.drain.known || c.upTo >= t.rev
+	d := t.draining()
+	d.known = d.known || c.upTo >= t.rev
 	return room{
-		fits: t.drain.known && c.emptyUpToLocked(t.rev), seen: t.drain.seen, crossed: max(c.told, c.crossed), err: c.err,
+		fits: d.known && c.emptyUpToLocked(t.rev), seen: d.seen, crossed: max(c.told, c.crossed), err: c.err,
 		first: c.firstLocked(),
 	}
 }

@@ -33,8 +33,8 @@ func (t *Ticket) grantThenCheck(at int64) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.near = generation{}
 	if all := t.all; all != nil {
+		t.turn.near = generation{}
 		all.at = max(all.at, at)
 		all.behind = slices.DeleteFunc(all.behind, func(o *Ticket) bool { return o == t })
 		if at = all.at; len(all.behind) > 0 {
@@ -57,6 +57,7 @@ func (t *Ticket) grantLocked() error {
 	for _, t := range s {
 		t.moveLocked(held)
 		t.hold = hold
+		t.turn = nil
 		t.group.watchOthersLocked()
 	}
 	select {
@@ -95,7 +96,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 // handsOffLocked reports whether the hold of t, which has left, goes on in memory as next's.
 func (t *Ticket) handsOffLocked(next *Ticket) bool {
 	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handed &&
-		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting && next.drain == nil
+		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting && next.draining() == nil
 }
 
 // letsInNext is the rule for a ticket that left: whether the one behind it holds then, without a look at the queue. It

@@ -18,7 +18,7 @@ func (t *Ticket) holdsBehind(a ahead) bool {
 // enter grants a ticket that nobody of another class is ahead of any more: at once, or, if it is counted, when there is room
 // for it. at is the revision of the deletion that says so, 0 if the ticket has been looked for since.
 func (t *Ticket) enter(ctx context.Context, at int64) error {
-	if t.kind.Class.counted() || t.drain != nil {
+	if t.kind.Class.counted() || t.draining() != nil {
 		return t.awaitRoom(ctx, at)
 	}
 	if at == 0 {
@@ -28,7 +28,7 @@ func (t *Ticket) enter(ctx context.Context, at int64) error {
 }
 
 func (t *Ticket) awaitRoom(ctx context.Context, at int64) error {
-	t.waitsFor(generation{}) // the census tells
+	t.waitsForRoom()
 	var naming <-chan time.Time
 	for {
 		r := t.room()
@@ -48,7 +48,7 @@ func (t *Ticket) awaitRoom(ctx context.Context, at int64) error {
 			naming = t.whenToAsk(ctx, ahead{near: r.first, far: r.first}) // late, as whoever is far back
 		}
 		select {
-		case <-t.recheck:
+		case <-t.turn.recheck:
 			if t.isGone() {
 				return errRequeue
 			}
@@ -61,6 +61,14 @@ func (t *Ticket) awaitRoom(ctx context.Context, at int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// waitsForRoom says that the ticket waits for what the census tells.
+func (t *Ticket) waitsForRoom() {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.turn.near, t.turn.counting = generation{}, true
 }
 
 // room is what the census says to a ticket that waits.
@@ -77,10 +85,9 @@ func (t *Ticket) room() room {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t.drain != nil {
+	if t.draining() != nil {
 		return t.drainedLocked()
 	}
-	t.counting = true
 	c := t.censusLocked()
 	r := room{crossed: c.crossed, err: c.err}
 	r.fits, r.gone, r.seen = c.fitsLocked(t)

@@ -55,7 +55,8 @@ func (q *Tickets) newSet(l *Lease, k *Kind, names []string, value string) (s set
 	if len(s) > 1 {
 		all := &together{set: s, behind: slices.Clone(s)}
 		for _, t := range s {
-			t.all, t.recheck = all, make(chan struct{}, 1) // for the removal of another, however early
+			t.all = all
+			t.beginTurnLocked() // for the removal of another, however early
 		}
 	}
 	return s, nil
@@ -74,7 +75,7 @@ func (s set) queue(ctx context.Context) (*Contender, error) {
 // the others stands between the last of them and the hold.
 func (s set) wait(ctx context.Context, behind []ahead) error {
 	if len(s) == 1 {
-		return s[0].turn(ctx, behind[0])
+		return s[0].awaitTurn(ctx, behind[0])
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -82,7 +83,7 @@ func (s set) wait(ctx context.Context, behind []ahead) error {
 	var busy sync.WaitGroup
 	for i, t := range s {
 		turn := func() {
-			if err := t.turn(ctx, behind[i]); err != nil {
+			if err := t.awaitTurn(ctx, behind[i]); err != nil {
 				failed <- err
 				cancel()
 			}
@@ -113,8 +114,8 @@ func (s set) unseen() []ahead {
 	return behind
 }
 
-// turn waits for the turn of one ticket.
-func (t *Ticket) turn(ctx context.Context, a ahead) (err error) {
+// awaitTurn waits for the turn of one ticket.
+func (t *Ticket) awaitTurn(ctx context.Context, a ahead) (err error) {
 	if a == t.unseen() {
 		if a, err = t.look(ctx, 0); err != nil {
 			return err

@@ -35,33 +35,39 @@ type Ticket struct {
 
 	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
 	// any more, and it was granted under mu.
-	since     lease.Instant // when it began to hold, if somebody observes
 	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
 	handed    bool          // its hold went on in memory
-	rev       int64         // create revision: the fencing token; 0 while sending
-	near      generation    // while waiting: the ticket of another Session that it waits for
-	next      *Ticket       // the ticket of this Session that waits for this one in memory
 	memory    bool          // its own hold is one that went on so
 	holds     bool          // it holds, and the end of that was not counted yet
 	works     bool          // a function of its caller runs under it
-	counting  bool          // it waits for the census to make room
-	drain     *drain        // it waits for readers to leave
+	rev       int64         // create revision: the fencing token; 0 while sending
+	turn      *turn         // while it waits for its turn
+	next      *Ticket       // the ticket of this Session that waits for this one in memory
+	hold      *lease.Hold   // once held
+	since     lease.Instant // when it began to hold, if somebody observes
+	checking  *time.Timer   // a check that is due, see checkSoonLocked
+	want      *want         // once its holder has asked who waits
+	stay      *stay         // once staying
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
 	changed   chan struct{} // see changedLocked
-	recheck   chan struct{} // asks the waiting caller to look again
-	opening   func()        // ends its opening of watches, for the same reason; see opens
 	asked     []string      // the keys of numbers that it has asked for, see slot.go
-	hold      *lease.Hold   // once held
-	stay      *stay         // once staying
-	want      *want         // once its holder has asked who waits
-	checking  *time.Timer   // a check that is due, see checkSoonLocked
 	mod       int64         // the revision at which we wrote it last
 	value     string        // what with; a Mutex's never changes
 	version   int64         // how often it had been written by then
 	pending   []string      // values of Proclaims that were not answered: one of them may have been written since
+}
+
+// turn is what a ticket needs while it waits for its turn. The Tickets' mu guards what is in it. The waiting caller may read
+// recheck and drain without: nobody else changes them.
+type turn struct {
+	near     generation    // the ticket of another Session that it waits for, which checks ask for, too
+	drain    *drain        // it waits for readers to leave
+	counting bool          // it waits for the census to make room
+	recheck  chan struct{} // asks the waiting caller to look again
+	opening  func()        // ends its opening of watches, for the same reason; see opens
 }
 
 // generation is one life of a key, from its creation to its deletion: a key can be created again, by concurrency for one.
@@ -117,15 +123,26 @@ func (t *Ticket) placed(rev int64) {
 	}
 }
 
+// beginTurn is for a ticket that does not hold at once.
+func (t *Ticket) beginTurn() {
+	q := t.group.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.beginTurnLocked()
+}
+
+func (t *Ticket) beginTurnLocked() {
+	if t.turn == nil {
+		t.turn = &turn{recheck: make(chan struct{}, 1)}
+	}
+}
+
 // waitsFor says which ticket this one waits for, if that is another Session's, so that checks ask for it, too.
 func (t *Ticket) waitsFor(near generation) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.near = near
-	if t.recheck == nil {
-		t.recheck = make(chan struct{}, 1)
-	}
+	t.turn.near = near
 }
 
 // recheckNow asks the waiting caller to look at the queue again.
@@ -137,12 +154,15 @@ func (t *Ticket) recheckNow() {
 }
 
 func (t *Ticket) recheckLocked() {
+	if t.turn == nil {
+		return
+	}
 	select {
-	case t.recheck <- struct{}{}:
-		if t.opening != nil {
-			t.opening()
+	case t.turn.recheck <- struct{}{}:
+		if t.turn.opening != nil {
+			t.turn.opening()
 		}
-	default: // it has been asked already, or never waited
+	default: // it has been asked already
 	}
 }
 

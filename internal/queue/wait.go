@@ -23,6 +23,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		t.all.isFirst(a.rev)
 		return t.grant()
 	}
+	t.beginTurn()
 	defer t.countWhile()()
 	drained := func() {}
 	defer func() { drained() }()
@@ -89,7 +90,7 @@ func (t *Ticket) wait(ctx context.Context, a ahead) (err error) {
 		case resp, ok := <-far.Events:
 			told, at = &far, far.goneAt(resp, ok)
 		case <-farGone:
-		case <-t.recheck:
+		case <-t.turn.recheck:
 			if a, err = t.rechecked(ctx, a, &near); err != nil {
 				return err
 			}
@@ -158,7 +159,7 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 		select {
 		case <-changed:
 		case <-farGone:
-		case <-t.recheck: // for a watch, which this one does not have, unless it was removed itself
+		case <-t.turn.recheck: // for a watch, which this one does not have, unless it was removed itself
 			if t.isGone() {
 				return false, a, errRequeue
 			}

@@ -36,7 +36,7 @@ func (t *Ticket) follow(ctx context.Context, near, far *follower, a ahead) (late
 		later, ended, err = t.open(ctx, near, far, a)
 	}
 	if t.opens(nil) {
-		<-t.recheck
+		<-t.turn.recheck
 		return a, nil, errRecheck
 	}
 	return later, ended, err
@@ -118,6 +118,6 @@ func (t *Ticket) opens(cancel func()) (asked bool) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t.opening = cancel
-	return len(t.recheck) > 0
+	t.turn.opening = cancel
+	return len(t.turn.recheck) > 0
 }
