@@ -596,3 +596,31 @@ func TestTimeAProclaimThatTheClientRepeatsEndsNoLeadOnAGivenLease(t *testing.T) 
 		require.NoError(t, s.Close())
 	})
 }
+
+// Orphan goes on the moment the function has returned, and its release comes after that.
+func TestTimeOrphanKeepsNothingThatAFunctionRanUnder(t *testing.T) {
+	for what, returned := range map[string]bool{"returned": true, "runs on": false} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s, err := NewSession(t.Context(), e.client(t), WithTTL(10*time.Second))
+				require.NoError(t, err)
+				all, err := LockAll(t.Context(), s, "a", "b")
+				require.NoError(t, err)
+				kept := lockedAs(t, s, "kept")
+				require.True(t, all.ticket.BeginWork())
+				if returned {
+					all.ticket.EndWork()
+				}
+				go func() { time.Sleep(time.Second); e.Renew(int64(s.Lease())) }() // somebody else does
+				require.NoError(t, s.Orphan())
+				require.Empty(t, e.Keys("a/"))
+				require.Empty(t, e.Keys("b/"))
+				require.True(t, !returned || len(e.Keys(kept.Key())) == 1)
+				if !returned {
+					all.ticket.EndWork()
+				}
+				require.ErrorIs(t, all.Release(t.Context()), ErrNoLease)
+			})
+		})
+	}
+}

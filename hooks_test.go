@@ -377,3 +377,11 @@ func TestTimeAFunctionThatOutlastsItsHoldIsToldTwice(t *testing.T) {
 		}
 	})
 }
+
+func TestTimeTheOpeningOfASessionWithoutALeaseIsTold(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var opened *Session
+		s := e.session(t, WithoutLease(), WithHooks(Hooks{Opened: func(s *Session) { opened = s }}))
+		require.Same(t, s, opened)
+	})
+}

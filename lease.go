@@ -38,9 +38,9 @@ type leases struct {
 	renewals, failures, replacements uint64 // acknowledged, attempts that failed, next leases
 }
 
-func newLeases(c *rpc.Client, tasks *task.Group, o options, log *slog.Logger, hooks *watching) *leases {
+func newLeases(c *rpc.Client, tasks *task.Group, o options, hooks *watching) *leases {
 	return &leases{
-		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, given: o.lease != clientv3.NoLease, log: log, hooks: hooks,
+		client: c, tasks: tasks, ttl: o.ttl, early: o.margin, given: o.lease != clientv3.NoLease, log: o.log, hooks: hooks,
 		now: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 }

@@ -67,3 +67,22 @@ func TestTimeNothingLingersThatNobodyHasLookedFor(t *testing.T) {
 		})
 	}
 }
+
+// The ticket under a lease that was lost goes when that lease is revoked, under the next lease. Whoever counts who else queues
+// must not take it for somebody else's that has gone: one contender would count as none.
+func TestTimeALockThatLingersIsGivenUpAlsoUnderTheNextLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := NewMutex(e.session(t, WithTTL(6*time.Second), WithLinger(time.Hour)), "next")
+		lingers(t, m)
+		require.NoError(t, m.Lock(t.Context()))
+		e.only("keepalive", fault{lost: true})
+		<-m.Context().Done()
+		e.bends(nil)
+		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+		require.NoError(t, m.Lock(t.Context())) // under the next lease
+		time.Sleep(10 * time.Second) // the lost lease is revoked
+		lingers(t, m)
+		behindIt(t, NewMutex(e.session(t), "next").Lock)
+		require.ErrorIs(t, m.TryLock(t.Context()), ErrLocked)
+	})
+}

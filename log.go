@@ -15,14 +15,15 @@ const linesKept = 64
 // ever, and one of them may be what calls Close.
 const lastWords = time.Second
 
-// beside is a log handler that keeps nobody waiting: what renews, checks and ends holds must not hang on the caller's log.
-// One goroutine hands on the lines, in order.
+// beside is a log handler that keeps nobody waiting: neither what renews, checks and ends holds must hang on the caller's log,
+// nor calls that return with their context. One goroutine hands on the lines, in order. After the end of the Session no such
+// goroutine is left, and what a call still has to say is said by itself.
 type beside struct {
 	slog.Handler
 	lines *task.InOrder
 }
 
-// logBeside returns log for what runs in the background of a Session, and the lines that wait for it.
+// logBeside returns log for a Session, and the lines that wait for it.
 func logBeside(log *slog.Logger) (*slog.Logger, *task.InOrder) {
 	lines := task.NewInOrder(linesKept)
 	return slog.New(beside{log.Handler(), lines}), lines
@@ -31,7 +32,10 @@ func logBeside(log *slog.Logger) (*slog.Logger, *task.InOrder) {
 // Handle takes one line; see slog.Handler.
 func (b beside) Handle(ctx context.Context, r slog.Record) error {
 	ctx, r = context.WithoutCancel(ctx), r.Clone()
-	b.lines.Put(func() { _ = b.Handler.Handle(ctx, r) })
+	line := func() { _ = b.Handler.Handle(ctx, r) }
+	if !b.lines.Put(line) {
+		line()
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // stuckLog is a handler that never returns from a line of some level, until it is let go.
@@ -110,5 +111,77 @@ func TestTimeALogMayCloseItsSession(t *testing.T) {
 		case <-time.After(time.Hour):
 			require.Fail(t, "Close waits for the log, and the log for Close")
 		}
+	})
+}
+
+// allStuck blocks at every line.
+type allStuck struct {
+	slog.Handler
+	let chan struct{}
+}
+
+func (h allStuck) Enabled(context.Context, slog.Level) bool  { return true }
+func (h allStuck) Handle(context.Context, slog.Record) error { <-h.let; return nil }
+
+func TestTimeALogThatBlocksHoldsUpNoCall(t *testing.T) {
+	for call, f := range map[string]func(ctx context.Context, e *etcd, client *clientv3.Client, s *Session){
+		"Lock of a value whose hold was lost": func(ctx context.Context, e *etcd, _ *clientv3.Client, s *Session) {
+			m := NewMutex(s, "a")
+			_ = m.Lock(ctx)
+			e.Revoke(int64(s.Lease()))
+			<-m.Context().Done()
+			_ = m.Lock(ctx)
+		},
+		"Run whose lead was lost": func(ctx context.Context, e *etcd, _ *clientv3.Client, s *Session) {
+			_ = NewElection(s, "a").Run(ctx, "x", func(ctx context.Context) error {
+				e.Revoke(int64(s.Lease()))
+				<-ctx.Done()
+				return nil
+			})
+		},
+		"Lock of a Locker that is refused": func(_ context.Context, e *etcd, _ *clientv3.Client, s *Session) {
+			e.only("write", fault{err: errDenied})
+			time.AfterFunc(10*time.Second, func() { e.bends(nil) })
+			NewMutex(s, "a").Locker().Lock()
+		},
+		"NewSession without etcd": func(ctx context.Context, e *etcd, client *clientv3.Client, s *Session) {
+			e.away()
+			_, _ = NewSession(ctx, client, WithLogger(s.opts.log))
+		},
+	} {
+		t.Run(call, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				let := make(chan struct{})
+				client := e.client(t)
+				s, err := NewSession(t.Context(), client, WithLogger(slog.New(allStuck{slog.DiscardHandler, let})))
+				require.NoError(t, err)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				began, returned := time.Now(), make(chan struct{})
+				go func() { defer close(returned); f(ctx, e, client, s) }()
+				select {
+				case <-returned:
+				case <-time.After(time.Hour):
+				}
+				took := time.Since(began)
+				e.bends(nil)
+				close(let)
+				<-returned
+				_ = s.Close()
+				require.LessOrEqual(t, took, time.Minute+lastWords)
+			})
+		})
+	}
+}
+
+func TestTimeWhatIsToBeSaidAfterTheEndOfTheSessionIsSaid(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var log bytes.Buffer
+		s := e.session(t, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		l := NewMutex(s, "a").Locker()
+		l.Lock()
+		require.NoError(t, s.Close())
+		l.Unlock()
+		require.Contains(t, log.String(), "session closed")
 	})
 }

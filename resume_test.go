@@ -459,3 +459,48 @@ func TestTimeATakeOverIsNoticedAfterAProclaimWithoutAnAnswer(t *testing.T) {
 		}
 	}
 }
+
+// The lease that a Session has made is given to another. What that one takes up is written again, on the same lease.
+func TestTimeWhoMadeTheLeaseNoticesThatItsTicketWasTakenUp(t *testing.T) {
+	for what, asks := range map[string]func(ctx context.Context, e *Election) error{
+		"by a check":     func(context.Context, *Election) error { return nil },
+		"by proclaiming": func(ctx context.Context, e *Election) error { return e.Proclaim(ctx, "two") },
+		"by asking":      func(ctx context.Context, e *Election) error { return e.Verify(ctx) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(6*time.Second))
+				m, led := lockedAs(t, s, "m"), NewElection(s, "led")
+				require.NoError(t, led.Campaign(t.Context(), "one"))
+				taker := e.session(t, WithLease(s.Lease()))
+				has, leads := NewMutex(taker, "m"), NewElection(taker, "led")
+				require.NoError(t, has.Resume(t.Context(), m.Key(), m.Token()))
+				require.NoError(t, leads.Resume(t.Context(), led.Key(), led.Token()))
+				if err := asks(t.Context(), led); err != nil {
+					require.ErrorIs(t, err, ErrLost)
+					require.ErrorIs(t, context.Cause(led.Context()), ErrLost)
+				}
+				time.Sleep(3 * time.Second)
+				require.ErrorIs(t, context.Cause(led.Context()), ErrLost)
+				require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+				require.NoError(t, leads.Verify(t.Context()))
+				require.NoError(t, has.Unlock(t.Context()))
+			})
+		})
+	}
+}
+
+// Whoever proclaims the value that is there cannot tell what it finds from a copy of its own request. One of the two leads on.
+func TestTimeAProclaimOfTheSameValueOnTheMakersLeaseLeavesOneLeader(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(6*time.Second))
+		led := NewElection(s, "led")
+		require.NoError(t, led.Campaign(t.Context(), "one"))
+		leads := NewElection(e.session(t, WithLease(s.Lease())), "led")
+		require.NoError(t, leads.Resume(t.Context(), led.Key(), led.Token()))
+		require.NoError(t, led.Proclaim(t.Context(), "one"))
+		time.Sleep(3 * time.Second)
+		require.NoError(t, led.Verify(t.Context()))
+		require.ErrorIs(t, context.Cause(leads.Context()), ErrLost)
+	})
+}

@@ -143,6 +143,8 @@ func (m *Semaphore) Waiters(ctx context.Context) ([]Contender, error) {
 // It retries while etcd is away, until ctx or the hold ends. Where all numbers are taken it waits: one of them is that of a
 // hold whose ticket others have removed, and whose owner has yet to notice. A hold that is not a Semaphore's has no number:
 // that is an error.
+//
+// A number is a key "name/of-<n>-slot/<number>" in etcd, so a lock of the name "name/of-<n>-slot" would wait for it: take none.
 func (h *Hold) Slot(ctx context.Context) (slot int, token int64, err error) {
 	if err := h.begin(ctx, "slot of"); err != nil {
 		return 0, 0, err

@@ -102,17 +102,18 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	if client.Ctx().Err() != nil {
 		return nil, fmt.Errorf("etcdlock: new session: %w", ErrClientClosed)
 	}
-	s := &Session{opts: o, client: rpc.New(client), tasks: task.New(), closed: make(chan struct{})}
+	var lines *task.InOrder
+	o.log, lines = logBeside(o.log)
+	s := &Session{opts: o, client: rpc.New(client), tasks: task.New(), lines: lines, closed: make(chan struct{})}
 	s.asks, s.endAsks = context.WithCancelCause(context.Background())
 	s.hurry, s.hurryUp = context.WithCancel(context.Background())
-	log, lines := logBeside(o.log)
-	s.lines = lines
 	s.watching = newWatching(o.hooks)
-	s.leases = newLeases(s.client, s.tasks, o, log, s.watching)
-	s.tickets = queue.New(s.client, s.tasks, s.leases, log, o.linger, s.watching.observer())
+	s.leases = newLeases(s.client, s.tasks, o, s.watching)
+	s.tickets = queue.New(s.client, s.tasks, s.leases, o.log, o.linger, s.watching.observer())
 	l, err := s.firstLease(ctx)
 	if err != nil {
 		s.tasks.Stop()
+		s.lines.End(lastWords)
 		s.client.Release()
 		return nil, fmt.Errorf("etcdlock: new session: no lease from %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}
@@ -120,20 +121,24 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	if o.none {
 		s.unhook = func() bool { return true }
 		s.end(ErrNoLease)
-		return s, nil
-	}
-	if len(client.Endpoints()) == 1 {
-		o.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost",
-			"endpoint", client.Endpoints()[0])
-	}
-	s.tasks.Go(s.leases.renewLoop)
-	s.tasks.Go(s.tickets.WatchHeld)
-	s.unhook = context.AfterFunc(client.Ctx(), func() { s.end(ErrClientClosed) })
-	if s.leases.given {
-		context.AfterFunc(l.Context(), func() { s.end(ErrLeaseLost) }) // unless it is what ends the lease
+	} else {
+		s.run(l)
 	}
 	s.watching.opened(s)
 	return s, nil
+}
+
+// run begins what goes on in the background until the Session ends.
+func (s *Session) run(first *lease.Lease) {
+	if at := s.client.Endpoints(); len(at) == 1 {
+		s.opts.log.Info("etcdlock: the etcd client has a single endpoint: if that member fails, holds are lost", "endpoint", at[0])
+	}
+	s.tasks.Go(s.leases.renewLoop)
+	s.tasks.Go(s.tickets.WatchHeld)
+	s.unhook = context.AfterFunc(s.client.Ctx(), func() { s.end(ErrClientClosed) })
+	if s.leases.given {
+		context.AfterFunc(first.Context(), func() { s.end(ErrLeaseLost) }) // unless it is what ends the lease
+	}
 }
 
 // firstLease gets the lease to begin with.

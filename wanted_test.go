@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -148,4 +149,64 @@ func TestTimeWhoAsksWhetherItIsWantedCostsOneWatchAndNothingAfterTheHold(t *test
 		time.Sleep(2 * time.Hour)
 		require.Zero(t, lists)
 	})
+}
+
+// The ticket from which a hold came in memory is ahead of it until its deletion is confirmed. So it is the hold itself that
+// seems to wait.
+func TestTimeAHoldThatCameInMemoryIsNotWantedByItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		first, second := NewMutex(s, "a"), NewMutex(s, "a")
+		require.NoError(t, first.Lock(t.Context()))
+		got := make(chan error, 1)
+		go func() { got <- second.Lock(t.Context()) }()
+		synctest.Wait()
+		e.only("write", fault{late: time.Second})
+		released := make(chan error, 1)
+		go func() { released <- first.Unlock(t.Context()) }()
+		require.NoError(t, <-got)
+		wanted := second.Wanted()
+		require.NoError(t, <-released)
+		require.False(t, isWanted(wanted))
+		e.bends(nil)
+		behindIt(t, NewMutex(e.session(t), "a").Lock)
+		require.True(t, isWanted(wanted))
+	})
+}
+
+func TestTimeAHoldThatHasEndedIsWantedByNobody(t *testing.T) {
+	for what, hold := range map[string]func(t *testing.T, e *etcd, s *Session) (wanted <-chan struct{}, hold context.Context){
+		"of which one name was lost": func(t *testing.T, e *etcd, s *Session) (<-chan struct{}, context.Context) {
+			t.Helper()
+			h, err := LockAll(t.Context(), s, "a", "b")
+			require.NoError(t, err)
+			wanted := h.Wanted()
+			synctest.Wait()
+			e.remove(h.Keys()[1])
+			return wanted, h.Context()
+		},
+		"of a Session that waits for a function": func(t *testing.T, _ *etcd, s *Session) (<-chan struct{}, context.Context) {
+			t.Helper()
+			m := lockedAs(t, s, "a")
+			wanted := m.Wanted()
+			behindIt(t, func(ctx context.Context) error {
+				return NewMutex(s, "b").Do(ctx, func(ctx context.Context) error { <-ctx.Done(); time.Sleep(3 * time.Second); return nil })
+			})
+			ended := make(chan error, 1)
+			go func() { ended <- s.Close() }()
+			t.Cleanup(func() { <-ended })
+			return wanted, m.Context()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				other := e.session(t)
+				wanted, held := hold(t, e, e.session(t))
+				<-held.Done()
+				time.Sleep(time.Second)
+				behindIt(t, NewMutex(other, "a").Lock)
+				require.False(t, isWanted(wanted))
+			})
+		})
+	}
 }

@@ -54,31 +54,26 @@ func (g *group) mirrorOthers(ctx context.Context, o *others) {
 	q := g.q
 	most := q.renewal() * 9 / 4 // of three TTL/3
 	m := &mirror{q: q, keys: g.Keys}
+	ours := map[string]bool{} // of the contenders: whose they are is asked once, when they come, since leases change meanwhile
 	m.event = func(before, now *Contender) {
-		gone := now.Rev == 0
-		q.mu.Lock()
-		if q.lease.numberLocked(now.Key) == 0 {
-			if before == nil && !gone {
-				o.count++
-			} else if before != nil && gone {
-				o.count--
-			}
-		}
-		q.mu.Unlock()
-		if gone {
+		if now.Rev == 0 {
+			delete(ours, now.Key)
 			g.removedBehindUs(now)
+		} else if before == nil && g.oursNow(now.Key) {
+			ours[now.Key] = true
 		}
 	}
 	m.changed = func(listed bool) {
-		q.mu.Lock()
 		if listed {
-			o.count = 0
+			clear(ours)
 			for key := range m.contenders {
-				if q.lease.numberLocked(key) == 0 {
-					o.count++
+				if g.oursNow(key) {
+					ours[key] = true
 				}
 			}
 		}
+		q.mu.Lock()
+		o.count = len(m.contenders) - len(ours)
 		left := m.read.Add(most).Sub(lease.Now())
 		o.sure = m.told() && left > 0
 		free := o.sure && o.count == 0
@@ -93,6 +88,14 @@ func (g *group) mirrorOthers(ctx context.Context, o *others) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	g.dropOthersLocked(o)
+}
+
+// oursNow reports whether a key has a name of this Session's, under its lease at the moment.
+func (g *group) oursNow(key string) bool {
+	q := g.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lease.numberLocked(key) > 0
 }
 
 // unsure says that nobody knows who queues, until the mirror tells again.

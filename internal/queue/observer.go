@@ -158,13 +158,13 @@ func (t *Ticket) endHoldLocked(to state) {
 	q.tally.held--
 	ending := t.endingLocked(to)
 	q.tally.holds[ending]++
-	if t.works || q.observer != nil {
+	if t.work == working || q.observer != nil {
 		at := lease.Now()
 		if t.lease.Context().Err() != nil {
 			over, _ := t.lease.Ended()
 			at = min(at, over)
 		}
-		if t.works {
+		if t.work == working {
 			t.runsOnLocked(at)
 		}
 		if q.observer != nil {

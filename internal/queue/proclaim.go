@@ -54,9 +54,11 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 			t.Removed(0)
 			return lease.ErrLost
 		}
-		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand.
+		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand. Where it is the same value
+		// again, it may be a take-up after all, on a lease of our own that somebody was given: it is written once more, which
+		// whoever took it up notices.
 		t.wrote(kv.ModRevision, kv.Version, string(kv.Value))
-		if string(kv.Value) == value {
+		if string(kv.Value) == value && !same {
 			return nil
 		}
 	}

@@ -156,9 +156,10 @@ func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 }
 
 // takenLocked reports whether kv, which is this ticket, shows that another Session has taken it up: nobody else puts it on
-// another lease, or writes it on a lease that others use. On a lease of our own it is somebody who writes by hand; then the
-// ticket stays ours, as it does when that takes it off its lease. One that stays is on its way to another lease by our own
-// hand, and for nobody to take up.
+// another lease, or writes it on a lease that others use. On a lease of our own, which somebody may have been given all the
+// same, it is whoever writes the value again that is there; one who writes another does so by hand, and then the ticket stays
+// ours, as it does when that takes it off its lease. One that stays is on its way to another lease by our own hand, and for
+// nobody to take up.
 func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	if t.state == staying {
 		return false
@@ -167,7 +168,7 @@ func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	case 0:
 		return false
 	case t.lease.ID:
-		return t.lease.shared && kv.ModRevision > t.mod && !t.byUsLocked(kv)
+		return kv.ModRevision > t.mod && !t.byUsLocked(kv) && (t.lease.shared || string(kv.Value) == t.value)
 	}
 	return true
 }

@@ -41,7 +41,7 @@ type Ticket struct {
 	handed    bool          // its hold went on in memory
 	memory    bool          // its own hold is one that went on so
 	holds     bool          // it holds, and the end of that was not counted yet
-	works     bool          // a function of its caller runs under it
+	work      work          // whether a function of its caller runs under it
 	rev       int64         // create revision: the fencing token; 0 while sending
 	turn      *turn         // while it waits for its turn
 	next      *Ticket       // the ticket of this Session that waits for this one in memory

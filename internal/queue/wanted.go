@@ -60,7 +60,7 @@ func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 	m.changed = func(bool) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if !m.told() || !g.waiters(m.contenders) {
+		if !m.told() || !g.waitersLocked(m.contenders) {
 			return
 		}
 		for _, t := range slices.Clone(w.tickets) {
@@ -74,12 +74,15 @@ func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 	}
 }
 
-// waiters reports whether somebody waits in the queue. The holders are the first so many, and all of them are in the way of
-// whoever is next: of another class than theirs, or too heavy beside them.
-func (g *group) waiters(all map[string]*Contender) bool {
+// waitersLocked reports whether somebody waits in the queue. The holders are the first so many, and all of them are in the way
+// of whoever is next: of another class than theirs, or too heavy beside them. A ticket of ours that has left is nobody's any
+// more, also where its deletion is not confirmed: the next one may hold in memory.
+func (g *group) waitersLocked(all map[string]*Contender) bool {
 	queue := make([]*Contender, 0, len(all))
 	for _, c := range all {
-		queue = append(queue, c)
+		if t := g.q.lease.tickets[c.Key]; t == nil || t.state != left || t.rev != 0 && t.rev != c.Rev {
+			queue = append(queue, c)
+		}
 	}
 	slices.SortFunc(queue, func(a, b *Contender) int { return cmp.Compare(a.Rev, b.Rev) })
 	leaves := make([]string, len(queue))
@@ -89,9 +92,9 @@ func (g *group) waiters(all map[string]*Contender) bool {
 	return Holders(leaves) < len(leaves)
 }
 
-// wantedLocked tells the holder of t.
+// wantedLocked tells the holder of t, unless the hold has ended otherwise than by its release.
 func (t *Ticket) wantedLocked() {
-	if !t.want.closed {
+	if !t.want.closed && !t.hold.Lost() {
 		t.want.closed = true
 		close(t.want.told)
 	}

@@ -15,6 +15,15 @@ type Overrun struct {
 	Returned bool          // it has returned by now
 }
 
+// work is whether a function of the caller runs under a hold, which is released after it.
+type work uint8
+
+const (
+	workless work = iota
+	working
+	worked // it has returned: the release is next
+)
+
 // overrun is one that runs.
 type overrun struct {
 	from  lease.Instant
@@ -32,7 +41,7 @@ func (t *Ticket) BeginWork() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.tally.working++
-	t.works = true
+	t.work = working
 	if !t.holds {
 		t.runsOnLocked(lease.Now())
 	}
@@ -45,7 +54,7 @@ func (t *Ticket) EndWork() {
 	defer q.tasks.End(t.hold.Context) // last, since Close goes on then
 	q.mu.Lock()
 	q.tally.working--
-	t.works = false
+	t.work = worked
 	o := q.overruns[t]
 	delete(q.overruns, t)
 	told := o != nil && o.begun
@@ -89,3 +98,6 @@ func (q *Tickets) Overruns() (n int, longest Overrun) {
 	}
 	return len(q.overruns), longest
 }
+
+// worked reports whether a function runs or ran under the hold of the set, which is that of its first ticket.
+func (s set) worked() bool { return s[0].work != workless }
