@@ -3,7 +3,7 @@
 //
 //	go run .ci/break.go            all rows, some minutes
 //	go run .ci/break.go -row 3     only the third
-//	go run .ci/break.go -check     runs nothing: are the lines of the table still there?
+//	go run .ci/break.go -check     runs nothing: are the lines of the table still there, and the tests?
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,7 +35,7 @@ func rows(contributing string) (all []row) {
 
 func main() {
 	only := flag.Int("row", 0, "a single row of the table, from 1")
-	check := flag.Bool("check", false, "only look whether each line is there, once")
+	check := flag.Bool("check", false, "only look whether each line is there, once, and each test")
 	flag.Parse()
 	if err := run(*only, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "break:", err)
@@ -59,6 +60,9 @@ func run(only int, check bool) (err error) {
 			}
 			if n := bytes.Count(whole, []byte(r.line)); n != 1 {
 				return fmt.Errorf("row %d: %s has %d times %q", i+1, r.file, n, r.line)
+			}
+			if !has(packageOf(".", r.test), r.test) {
+				return fmt.Errorf("row %d: there is no %s", i+1, r.test)
 			}
 		}
 		return nil
@@ -128,17 +132,29 @@ func test(dir, name string) (out []byte, green bool) {
 // packageOf finds where a test is: at the root, or in the package that it tests, which may be a module of its own.
 func packageOf(dir, name string) string {
 	pkg := dir
-	for _, under := range []string{"internal", "cmd", "locktest", "prometheus", "otel", "adapters", "docs", "examples"} {
+	for _, under := range []string{"internal", "cmd", "concurrency", "locktest", "prometheus", "otel", "adapters", "docs", "examples"} {
 		_ = filepath.WalkDir(filepath.Join(dir, under), func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && strings.HasSuffix(path, "_test.go") {
-				if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("func "+name+"(")) {
-					pkg = filepath.Dir(path)
-				}
+			if err == nil && defines(path, name) {
+				pkg = filepath.Dir(path)
 			}
 			return nil
 		})
 	}
 	return pkg
+}
+
+// has reports whether a test is in a package.
+func has(pkg, name string) bool {
+	files, _ := filepath.Glob(filepath.Join(pkg, "*_test.go"))
+	return slices.ContainsFunc(files, func(path string) bool { return defines(path, name) })
+}
+
+func defines(path, name string) bool {
+	if !strings.HasSuffix(path, "_test.go") {
+		return false
+	}
+	text, err := os.ReadFile(path)
+	return err == nil && bytes.Contains(text, []byte("func "+name+"("))
 }
 
 // copyTree copies what git knows of the working tree.

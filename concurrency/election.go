@@ -145,12 +145,9 @@ func (e *Election) leading(ctx context.Context, f func(l *etcdlock.Election, own
 	resp, there, herr := e.s.header(ctx, key, rev)
 	if herr == nil {
 		e.answered(resp.Header)
-		if !there {
-			e.leads("", 0)
-		}
 	}
-	if errors.Is(err, ErrElectionNotLeader) {
-		e.leads("", 0)
+	if herr == nil && !there || errors.Is(err, ErrElectionNotLeader) {
+		e.resigned(key, rev)
 	}
 	return err
 }
@@ -229,8 +226,16 @@ func (e *Election) leads(key string, rev int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.s.holds(e.key, key)
-	if e.key = key; key != "" {
-		e.rev = rev
+	e.key, e.rev = key, rev
+}
+
+// resigned forgets one lead, and no later one: the value may have campaigned again by now.
+func (e *Election) resigned(key string, rev int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.key == key && e.rev == rev {
+		e.s.holds(key, "")
+		e.key = ""
 	}
 }
 

@@ -109,7 +109,7 @@ func (m *Mutex) Unlock(ctx context.Context) error {
 	case err != nil && !errors.Is(err, etcdlock.ErrLost):
 		return err // ask again
 	}
-	m.holds("", 0)
+	m.released(key, rev)
 	return err
 }
 
@@ -124,6 +124,17 @@ func (m *Mutex) holds(key string, rev int64) {
 	defer m.mu.Unlock()
 	m.s.holds(m.key, key)
 	m.key, m.rev = key, rev
+}
+
+// released forgets one hold. Another goroutine may have the next one by now: it gets it in memory, before the deletion of this
+// one is confirmed.
+func (m *Mutex) released(key string, rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.key == key && m.rev == rev {
+		m.s.holds(key, "")
+		m.key, m.rev = "", 0
+	}
 }
 
 func (m *Mutex) answered(hdr *pb.ResponseHeader) {

@@ -167,3 +167,54 @@ func TestTimeValuesOfAnOrphanedSessionExcludeEachOther(t *testing.T) {
 		}
 	})
 }
+
+// One value that two goroutines use: the second holds, in memory, before the deletion of the first one's ticket is confirmed.
+func TestTimeAnUnlockForgetsNoLaterHoldOfTheValue(t *testing.T) {
+	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
+		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		etcd.Judge(func(r memetcd.Request) (v memetcd.Verdict) {
+			if r.Write {
+				v.Delay, v.AnswerDelay = 15*time.Millisecond, 15*time.Millisecond
+			}
+			return v
+		})
+		m := concurrency.NewMutex(s, "m")
+		require.NoError(t, m.Lock(t.Context()))
+		second := make(chan error, 1)
+		go func() { second <- m.Lock(t.Context()) }()
+		time.Sleep(time.Second)
+		require.NoError(t, m.Unlock(t.Context()))
+		require.NoError(t, <-second)
+		require.NotEmpty(t, m.Key())
+		require.NoError(t, m.Unlock(t.Context()))
+		require.ErrorIs(t, m.Unlock(t.Context()), concurrency.ErrLockReleased)
+		require.Empty(t, etcd.Keys("m/"))
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestTimeAResignForgetsNoLaterLeadOfTheValue(t *testing.T) {
+	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
+		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		e := concurrency.NewElection(s, "e")
+		require.NoError(t, e.Campaign(t.Context(), "one"))
+		slow := true
+		etcd.Judge(func(r memetcd.Request) (v memetcd.Verdict) {
+			if r.Kind == memetcd.Range && slow { // that of Resign
+				slow, v.AnswerDelay = false, time.Second
+			}
+			return v
+		})
+		resigned := make(chan error, 1)
+		go func() { resigned <- e.Resign(t.Context()) }()
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, e.Campaign(t.Context(), "two"))
+		require.NoError(t, <-resigned)
+		require.NotEmpty(t, e.Key())
+		require.NoError(t, e.Resign(t.Context()))
+		require.Empty(t, etcd.Keys("e/"))
+		require.NoError(t, s.Close())
+	})
+}
