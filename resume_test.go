@@ -138,28 +138,41 @@ func TestTimeATicketThatWaitedIsTakenUpInItsPlace(t *testing.T) {
 
 // A claim that is not answered is given up, or comes late: nothing of it stays.
 func TestTimeAClaimWithoutAnAnswerLeavesNothing(t *testing.T) {
-	for name, late := range map[string]bool{"made, and not answered": false, "made when it was given up long ago": true} {
+	for name, tt := range map[string]struct {
+		claims   []memetcd.Verdict
+		patience time.Duration
+		want     error
+	}{
+		"made, and not answered": {
+			[]memetcd.Verdict{{AnswerLost: true}}, 200 * time.Millisecond, context.DeadlineExceeded,
+		},
+		"made when it was given up long ago": {
+			[]memetcd.Verdict{{Delay: 8 * time.Second}}, 200 * time.Millisecond, context.DeadlineExceeded,
+		},
+		"made when it was refused long ago": {
+			[]memetcd.Verdict{{Delay: 8 * time.Second}, {Refuse: errDenied}}, 7 * time.Second, errDenied,
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *etcd) {
 				key, token, waits, won := leftBehind(t, e, 10*time.Minute)
 				s := e.session(t, WithTTL(10*time.Second))
-				var first atomic.Bool
+				var sent atomic.Int32
 				e.Judge(func(r memetcd.Request) memetcd.Verdict {
-					if r.Kind == memetcd.Txn && r.Write && r.Client == 3 && first.CompareAndSwap(false, true) {
-						if late {
-							return memetcd.Verdict{Delay: 8 * time.Second}
+					if r.Kind == memetcd.Txn && r.Write && r.Client == 3 {
+						if n := int(sent.Add(1)); n <= len(tt.claims) {
+							return tt.claims[n-1]
 						}
-						return memetcd.Verdict{AnswerLost: true}
 					}
 					return e.judge(r)
 				})
-				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
 				defer cancel()
-				led := NewElection(s, "led")
-				require.ErrorIs(t, led.Resume(ctx, key, token), context.DeadlineExceeded)
+				led, began := NewElection(s, "led"), time.Now()
+				require.ErrorIs(t, led.Resume(ctx, key, token), tt.want)
 				require.Empty(t, led.Key())
-				if late {
-					time.Sleep(7 * time.Second)
+				if tt.claims[0].Delay > 0 {
+					time.Sleep(time.Until(began.Add(7900 * time.Millisecond)))
 					require.Empty(t, won, "on the lease where it was it stays what it was")
 				}
 				require.NoError(t, <-won)
@@ -224,12 +237,23 @@ func TestTimeAProclaimDoesNotTakeTheTicketBack(t *testing.T) {
 
 // The key of a ticket that was taken up stays. Who held by it before, and knows that, does not take it for a new one of its own.
 func TestTimeWhoLostATicketToAnotherSessionQueuesAnew(t *testing.T) {
+	t.Run("that has a lease of its own", func(t *testing.T) { whoLostATicketQueuesAnew(t, false) })
+	t.Run("on the same lease", func(t *testing.T) { whoLostATicketQueuesAnew(t, true) })
+}
+
+func whoLostATicketQueuesAnew(t *testing.T, oneLease bool) {
+	t.Helper()
 	inBubble(t, func(t *testing.T, e *etcd) {
-		s := e.session(t, WithTTL(10*time.Second))
+		own := WithTTL(10 * time.Second)
+		s := e.session(t, own)
+		if oneLease {
+			own = WithLease(s.Lease())
+			s = e.session(t, own)
+		}
 		m, led := NewMutex(s, "m"), NewElection(s, "led")
 		require.NoError(t, m.Lock(t.Context()))
 		require.NoError(t, led.Campaign(t.Context(), "one"))
-		taker := e.session(t, WithTTL(10*time.Second))
+		taker := e.session(t, own)
 		has, leads := NewMutex(taker, "m"), NewElection(taker, "led")
 		require.NoError(t, has.Resume(t.Context(), m.Key(), m.Token()))
 		require.NoError(t, leads.Resume(t.Context(), led.Key(), led.Token()))

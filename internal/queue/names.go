@@ -82,9 +82,10 @@ func (c *counter) giveLocked(l *Lease, n uint64) {
 func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
 
 // passedOnLocked says that the key may be there as another Session's ticket. The put of the next one of its name would take
-// it for its own.
+// it for its own, and a sweep for a stray.
 func (t *Ticket) passedOnLocked() {
 	t.lease.burnLocked(t.n)
+	t.lease.passedOn[t.key] = true
 	t.goneLocked(0)
 }
 

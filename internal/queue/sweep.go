@@ -75,7 +75,7 @@ func (q *Tickets) deleteStrays(ctx context.Context, l *Lease, kept map[string]bo
 		key := string(attached)
 		n := l.numberLocked(key)
 		_, claimed := l.claims[key]
-		if n == 0 && !claimed || l.tickets[key] != nil || kept[key] {
+		if n == 0 && !claimed || l.tickets[key] != nil || l.passedOn[key] || kept[key] {
 			continue
 		}
 		strays = append(strays, key)
