@@ -84,6 +84,20 @@ func TestTimeWhatIsDeletedKeyByKeyIsSentInPartsThatEtcdTakes(t *testing.T) {
 	})
 }
 
+// Each deletion is a Txn, and etcd counts what is inside, too.
+func TestTimeWhatIsDeletedKeyByKeyIsNotTooMuchForAnEtcdAsItComes(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		lockedMany(t, s, 300)
+		e.only("revoke", fault{err: errDenied})
+		before, size := e.count("write"), s.client.PartSize()
+		require.NoError(t, s.Close())
+		require.Empty(t, e.Keys(""))
+		require.Equal(t, size, s.client.PartSize(), "nothing was refused")
+		require.Equal(t, 3, e.count("write")-before)
+	})
+}
+
 func TestTimeManyLocksDoNotStarveTheRenewal(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t, WithTTL(2*time.Second))

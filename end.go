@@ -153,7 +153,7 @@ func (s *Session) end(cause error) {
 			s.mu.Unlock()
 		}
 		s.tasks.Stop()
-		s.lines.End(lastWords) // whoever logs has ended
+		s.lines.Drain(lastWords) // whoever logs has ended
 		s.watching.end()
 		s.client.Release()
 	}()

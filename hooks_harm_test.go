@@ -155,3 +155,22 @@ func TestAHookThatPanicsEndsTheProcess(t *testing.T) {
 	require.Contains(t, stderr.String(), "panic: of a hook")
 	require.Contains(t, stderr.String(), "hooks_harm_test.go", "with the stack of the hook")
 }
+
+func TestTimeAHookThatBlocksHoldsUpNoCallOfAClosedSession(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		let := make(chan struct{})
+		s, err := NewSession(t.Context(), e.client(t), WithHooks(Hooks{WaitBegun: func(context.Context, Wait) { <-let }}))
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		locks := make(chan error, 1)
+		go func() { locks <- NewMutex(s, "a").Lock(t.Context()) }()
+		select {
+		case err := <-locks:
+			require.ErrorIs(t, err, ErrClosed)
+		case <-time.After(time.Hour):
+			t.Error("Lock waits for the hook")
+		}
+		close(let)
+		synctest.Wait()
+	})
+}

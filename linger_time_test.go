@@ -80,7 +80,7 @@ func TestTimeALockThatLingersIsGivenUpAlsoUnderTheNextLease(t *testing.T) {
 		e.bends(nil)
 		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
 		require.NoError(t, m.Lock(t.Context())) // under the next lease
-		time.Sleep(10 * time.Second) // the lost lease is revoked
+		time.Sleep(10 * time.Second)            // the lost lease is revoked
 		lingers(t, m)
 		behindIt(t, NewMutex(e.session(t), "next").Lock)
 		require.ErrorIs(t, m.TryLock(t.Context()), ErrLocked)

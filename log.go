@@ -16,8 +16,7 @@ const linesKept = 64
 const lastWords = time.Second
 
 // beside is a log handler that keeps nobody waiting: neither what renews, checks and ends holds must hang on the caller's log,
-// nor calls that return with their context. One goroutine hands on the lines, in order. After the end of the Session no such
-// goroutine is left, and what a call still has to say is said by itself.
+// nor calls that return with their context. One goroutine hands on the lines, in order.
 type beside struct {
 	slog.Handler
 	lines *task.InOrder
@@ -32,10 +31,7 @@ func logBeside(log *slog.Logger) (*slog.Logger, *task.InOrder) {
 // Handle takes one line; see slog.Handler.
 func (b beside) Handle(ctx context.Context, r slog.Record) error {
 	ctx, r = context.WithoutCancel(ctx), r.Clone()
-	line := func() { _ = b.Handler.Handle(ctx, r) }
-	if !b.lines.Put(line) {
-		line()
-	}
+	b.lines.Put(func() { _ = b.Handler.Handle(ctx, r) })
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -182,6 +183,7 @@ func TestTimeWhatIsToBeSaidAfterTheEndOfTheSessionIsSaid(t *testing.T) {
 		l.Lock()
 		require.NoError(t, s.Close())
 		l.Unlock()
+		synctest.Wait()
 		require.Contains(t, log.String(), "session closed")
 	})
 }

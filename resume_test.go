@@ -202,6 +202,25 @@ func TestTimeAClaimIsKnownByItsLease(t *testing.T) {
 	})
 }
 
+// The etcd client sends a claim twice by itself, and the copy finds what the first has made.
+func TestTimeAClaimThatTheClientRepeatsIsMade(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		key, token, _, _ := leftBehind(t, e, 10*time.Minute)
+		led := NewElection(e.session(t, WithTTL(10*time.Second)), "led")
+		var sent atomic.Bool
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if r.Kind == memetcd.Txn && r.Write && r.Client == 3 && sent.CompareAndSwap(false, true) {
+				return memetcd.Verdict{Again: []time.Duration{10 * time.Millisecond}, AnswerAgain: true}
+			}
+			return e.judge(r)
+		})
+		require.NoError(t, led.Resume(t.Context(), key, token))
+		require.NoError(t, led.Verify(t.Context()))
+		require.NoError(t, led.Resign(t.Context()))
+		require.True(t, sent.Load())
+	})
+}
+
 // Somebody who writes by hand on a Session's own lease, or takes the ticket off it, takes nothing up.
 func TestTimeWhoWritesByHandEndsNoHold(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {

@@ -113,7 +113,7 @@ func NewSession(ctx context.Context, client *clientv3.Client, opts ...Option) (*
 	l, err := s.firstLease(ctx)
 	if err != nil {
 		s.tasks.Stop()
-		s.lines.End(lastWords)
+		s.lines.Drain(lastWords)
 		s.client.Release()
 		return nil, fmt.Errorf("etcdlock: new session: no lease from %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	}

@@ -210,3 +210,20 @@ func TestTimeAHoldThatHasEndedIsWantedByNobody(t *testing.T) {
 		})
 	}
 }
+
+func TestTimeWhoAsksAfterARefusalIsToldAllTheSame(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := NewRWMutex(e.session(t), "a")
+		first, err := m.RLock(t.Context())
+		require.NoError(t, err)
+		second, err := m.RLock(t.Context())
+		require.NoError(t, err)
+		e.only("read", fault{err: errDenied})
+		require.False(t, isWanted(first.Wanted()))
+		e.bends(nil)
+		wanted := second.Wanted()
+		require.False(t, isWanted(wanted))
+		behindIt(t, NewRWMutex(e.session(t), "a").Lock)
+		require.True(t, isWanted(wanted))
+	})
+}

@@ -71,10 +71,10 @@ func (w *watching) observer() queue.Observer {
 	return w
 }
 
-// end is the end of the Session: no hook is called in the background after it, but one that blocks.
+// end is the end of the Session: no hook is called after it, but one that blocks, and those of calls that come later.
 func (w *watching) end() {
 	if w != nil {
-		w.events.End(lastWords)
+		w.events.Drain(lastWords)
 	}
 }
 
@@ -93,18 +93,11 @@ func (w *watching) opened(s *Session) {
 	}
 }
 
-// told tells f's hook in the background. For a call that outlasts its Session there is none any more.
-func (w *watching) told(f func()) {
-	if !w.events.Put(f) {
-		f()
-	}
-}
-
 // WaitBegun implements queue.Observer.
 func (w *watching) WaitBegun(ctx context.Context, q queue.Wait) {
 	if f := w.hooks.WaitBegun; f != nil {
 		ctx := context.WithoutCancel(ctx)
-		w.told(func() { f(ctx, wait(q)) })
+		w.events.Put(func() { f(ctx, wait(q)) })
 	}
 }
 
@@ -116,7 +109,7 @@ func (w *watching) WaitEnded(ctx context.Context, q queue.WaitEnd) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	waited := time.Since(q.Began)
-	w.told(func() {
+	w.events.Put(func() {
 		e := WaitEnd{Wait: wait(q.Wait), Waited: waited, Outcome: outcomes[q.Outcome], InMemory: q.Memory, Err: q.Err}
 		if q.Ticket != nil {
 			e.Token, e.Key = q.Ticket.Token(), q.Ticket.Key()
@@ -155,12 +148,7 @@ func (w *watching) Overran(q queue.Overrun) {
 	if f == nil {
 		return
 	}
-	tell := func() { f(overrun(q)) }
-	if q.Returned {
-		w.told(tell)
-	} else {
-		w.events.Put(tell)
-	}
+	w.events.Put(func() { f(overrun(q)) })
 }
 
 // renewed tells of a renewal of l, or of an attempt that failed.

@@ -92,7 +92,7 @@ func (q *Tickets) check(ctx context.Context, probes []probe) (hdr *pb.ResponseHe
 
 // checkParts checks in as many requests as it takes, each repeated until it is answered or ctx ends.
 func (q *Tickets) checkParts(ctx context.Context, probes []probe) {
-	err := rpc.InParts(q.c, probes, func(part []probe) error {
+	err := rpc.InParts(q.c, q.c.PartSize, probes, func(part []probe) error {
 		_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*pb.ResponseHeader, error) {
 			hdr, gone, err := q.check(ctx, part)
 			for _, p := range gone {

@@ -24,7 +24,7 @@ const maxFlushes = 8
 // the flush under way takes them when it comes back, unless it is urgent. Each flush carries every deletion that is not
 // confirmed, the oldest first: a later ticket must not be seen to go before an earlier one that was released before it.
 func (g *group) flushDueLocked(urgent bool) bool {
-	due := g.flushes == 0 || urgent && g.flushes < maxFlushes && len(g.toDelete) <= g.q.c.PartSize()
+	due := g.flushes == 0 || urgent && g.flushes < maxFlushes && len(g.toDelete) <= g.q.c.NestedPartSize()
 	if due {
 		g.flushes++
 	}
@@ -95,7 +95,7 @@ func (q *Tickets) attempt(ctx context.Context, limit time.Duration, groups []*gr
 	var batch []*Ticket
 	for _, g := range groups {
 		g.dropDeletedLocked()
-		room := max(q.c.PartSize()-3, 1) - len(batch) // each is a Txn of its own, inside
+		room := q.c.NestedPartSize() - len(batch)
 		batch = append(batch, g.toDelete[:min(len(g.toDelete), room)]...)
 	}
 	if len(batch) == 0 {

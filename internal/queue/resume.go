@@ -92,13 +92,33 @@ func (q *Tickets) claimedTicket(l *Lease, k *Kind, name, key string) (*Ticket, e
 	return t, nil
 }
 
-// claim makes the ticket this Session's.
+// claim makes the ticket this Session's. Where it finds the ticket on a lease of our own, this very claim was made: by an
+// attempt that was not answered, or by a copy that the etcd client has sent by itself. It is made once more, by the revision
+// that it has now: if somebody who was given our lease was first, that one notices.
 func (t *Ticket) claim(ctx context.Context, rev int64) error {
 	ctx, release := t.lease.bound(ctx)
 	defer release()
+	for {
+		resp, err := t.claimAt(ctx, rev)
+		if err != nil {
+			return t.leaseGone(err)
+		}
+		kvs := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs
+		switch {
+		case resp.Succeeded:
+			t.claimedAs(kvs[0])
+			return nil
+		case t.lease.shared, len(kvs) == 0, clientv3.LeaseID(kvs[0].Lease) != t.lease.ID:
+			return ErrTaken
+		}
+		rev = kvs[0].ModRevision
+	}
+}
+
+// claimAt claims the ticket as it was written at rev.
+func (t *Ticket) claimAt(ctx context.Context, rev int64) (*clientv3.TxnResponse, error) {
 	c := t.group.q.c
-	unanswered := false
-	resp, err := rpc.RetryAlone(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+	return rpc.RetryAlone(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		start := lease.Now()
 		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", rev)).
@@ -106,29 +126,18 @@ func (t *Ticket) claim(ctx context.Context, rev int64) error {
 			Else(clientv3.OpGet(t.key)).
 			Commit()
 		if err != nil || c.Late(lease.Now().Sub(start)) {
-			unanswered = true // this attempt may arrive later, as that of a put may: see enqueue
-			t.late()
+			t.late() // this attempt may arrive later, as that of a put may: see enqueue
 		}
 		return resp, err
 	})
-	if err != nil {
-		return t.leaseGone(err)
-	}
-	answers := resp.Responses
-	kvs := answers[len(answers)-1].GetResponseRange().Kvs
-	if !resp.Succeeded && (!unanswered || t.lease.shared || len(kvs) == 0 || clientv3.LeaseID(kvs[0].Lease) != t.lease.ID) {
-		return ErrTaken
-	}
-	t.claimedAs(kvs[0])
-	return nil
 }
 
 // claimedAs says that the ticket is this Session's, as kv.
 func (t *Ticket) claimedAs(kv *mvccpb.KeyValue) {
-	t.placed(kv.CreateRevision)
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	t.placedLocked(kv.CreateRevision)
 	t.mod, t.version, t.value = kv.ModRevision, kv.Version, string(kv.Value)
 }
 

@@ -74,7 +74,7 @@ func (t *Ticket) startStaying(until lease.Instant) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.lease.Context().Err() != nil {
-		t.goneLocked(0)
+		t.startLeavingLocked()
 		return false
 	}
 	if !t.moveLocked(staying) {

@@ -40,9 +40,9 @@ func (q *Tickets) deleteKeys(ctx context.Context, l *lease.Lease, keys []string)
 	return q.commit(ctx, ops)
 }
 
-// commit sends operations in as many requests as it takes.
+// commit sends operations, each of which is a Txn, in as many requests as it takes.
 func (q *Tickets) commit(ctx context.Context, ops []clientv3.Op) error {
-	return rpc.InParts(q.c, ops, func(part []clientv3.Op) error {
+	return rpc.InParts(q.c, q.c.NestedPartSize, ops, func(part []clientv3.Op) error {
 		_, err := rpc.Retry(ctx, q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 			return q.c.Txn(ctx).Then(part...).Commit()
 		})

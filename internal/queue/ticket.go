@@ -48,7 +48,7 @@ type Ticket struct {
 	hold      *lease.Hold   // once held
 	since     lease.Instant // when it began to hold, if somebody observes
 	checking  *time.Timer   // a check that is due, see checkSoonLocked
-	want      *want         // once its holder has asked who waits
+	want      chan struct{} // once its holder has asked who waits: closed when somebody does; one for all of a set
 	stay      *stay         // once staying
 	deletions deletions     // what is known of those sent
 	goneAt    int64         // the revision as of which it is known to be gone
@@ -117,8 +117,12 @@ func (t *Ticket) placed(rev int64) {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	t.placedLocked(rev)
+}
+
+func (t *Ticket) placedLocked(rev int64) {
 	if t.moveLocked(waiting) {
-		t.rev, t.mod, t.version, q.readable = rev, rev, 1, t.key
+		t.rev, t.mod, t.version, t.group.q.readable = rev, rev, 1, t.key
 		t.tellLocked() // whoever waits for it knows another revision of it, perhaps
 	}
 }

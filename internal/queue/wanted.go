@@ -9,12 +9,6 @@ import (
 // This file tells a holder that somebody waits for it. Queueing is the request, so there is no other protocol: whoever waits
 // is in the queue, and a mirror of it shows that.
 
-// want is a holder's question; one for all tickets of a set.
-type want struct {
-	told   chan struct{} // closed when somebody waits
-	closed bool          // guarded by the Tickets' mu
-}
-
 // wants are the holds of a Session and a name that ask.
 type wants struct {
 	tickets []*Ticket
@@ -28,14 +22,14 @@ func (t *Ticket) Wanted() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.want == nil {
-		w := &want{told: make(chan struct{})}
+		told := make(chan struct{})
 		for _, t := range t.set() {
-			if t.want = w; t.state == held {
+			if t.want = told; t.state == held {
 				t.group.wantLocked(t)
 			}
 		}
 	}
-	return t.want.told
+	return t.want
 }
 
 // wantLocked has the mirror of the queue tell t, too.
@@ -53,7 +47,7 @@ func (g *group) wantLocked(t *Ticket) {
 	g.wants.tickets = append(g.wants.tickets, t)
 }
 
-// mirrorWaiters tells the tickets of w, until ctx ends.
+// mirrorWaiters tells the tickets of w, until ctx ends, or etcd refuses for good: whoever asks then has another one.
 func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 	q := g.q
 	m := &mirror{q: q, keys: g.Keys}
@@ -69,8 +63,15 @@ func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 			}
 		}
 	}
-	if err := m.run(ctx); err != nil && ctx.Err() == nil {
-		q.log.Error("etcdlock: watching who waits", "name", Short(g.Name), "error", err)
+	err := m.run(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	q.log.Error("etcdlock: watching who waits", "name", Short(g.Name), "error", err)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, asked := range slices.Clone(w.tickets) {
+		asked.unwantLocked()
 	}
 }
 
@@ -92,14 +93,13 @@ func (g *group) waitersLocked(all map[string]*Contender) bool {
 	return Holders(leaves) < len(leaves)
 }
 
-// wantedLocked tells the holder of t, unless the hold has ended otherwise than by its release.
+// wantedLocked tells the holder of t, once, unless the hold has ended otherwise than by its release.
 func (t *Ticket) wantedLocked() {
-	if !t.want.closed && !t.hold.Lost() {
-		t.want.closed = true
-		close(t.want.told)
-	}
 	for _, o := range t.set() {
 		o.unwantLocked()
+	}
+	if !t.hold.Lost() {
+		close(t.want)
 	}
 }
 

@@ -17,6 +17,10 @@ const maxOps = 128
 // PartSize is how many operations this Client puts in one Txn.
 func (c *Client) PartSize() int { return maxOps - int(c.fewer.Load()) }
 
+// NestedPartSize is how many operations that are Txns themselves: etcd counts those inside, too, against what is left of the
+// same number. It leaves room for three in each.
+func (c *Client) NestedPartSize() int { return max(c.PartSize()-3, 1) }
+
 // TooMuch reports whether err says that a Txn of n operations was too much for this etcd. From then on the Client sends
 // half as many.
 func (c *Client) TooMuch(err error, n int) bool {
@@ -37,16 +41,16 @@ func (c *Client) TooMuch(err error, n int) bool {
 	}
 }
 
-// InParts gives all to f, as much at a time as fits in one Txn. A part that is refused goes again in halves: for its
+// InParts gives all to f, as much at a time as size says. A part that is refused goes again in halves: for its
 // size, or for a key in it that this client may not touch, so that such a key does not stand in the way of the others.
 // The error is the first.
-func InParts[T any](c *Client, all []T, f func(part []T) error) (first error) {
+func InParts[T any](c *Client, size func() int, all []T, f func(part []T) error) (first error) {
 	for len(all) > 0 {
-		part := all[:min(len(all), c.PartSize())]
+		part := all[:min(len(all), size())]
 		all = all[len(part):]
 		err := f(part)
 		if n := len(part); n > 1 && (c.TooMuch(err, n) || errors.Is(err, rpctypes.ErrPermissionDenied)) {
-			err = errors.Join(InParts(c, part[:n/2], f), InParts(c, part[n/2:], f))
+			err = errors.Join(InParts(c, size, part[:n/2], f), InParts(c, size, part[n/2:], f))
 		}
 		if first == nil {
 			first = err

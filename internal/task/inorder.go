@@ -15,30 +15,25 @@ type InOrder struct {
 	waiting []func()
 	running bool
 	dropped uint64
-	over    bool          // no more is taken
 	idle    chan struct{} // closed when none is left, made when somebody waits for that
 }
 
 // NewInOrder returns one that lets up to most functions wait.
 func NewInOrder(most int) *InOrder { return &InOrder{most: most} }
 
-// Put has f called after all that were put before. It says false, and forgets f, once End was called.
-func (o *InOrder) Put(f func()) bool {
+// Put has f called after all that were put before.
+func (o *InOrder) Put(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	switch {
-	case o.over:
-		return false
-	case len(o.waiting) == o.most:
+	if len(o.waiting) == o.most {
 		o.dropped++
-		return true
+		return
 	}
 	o.waiting = append(o.waiting, f)
 	if !o.running {
 		o.running = true
-		go o.work() // ends with the last of them, which End awaits for a while
+		go o.work() // ends with the last of them, which Drain awaits for a while
 	}
-	return true
 }
 
 // Dropped returns how many were dropped, because too many waited.
@@ -55,6 +50,7 @@ func (o *InOrder) work() {
 			o.waiting, o.running = nil, false
 			if o.idle != nil {
 				close(o.idle)
+				o.idle = nil
 			}
 			o.mu.Unlock()
 			return
@@ -67,11 +63,10 @@ func (o *InOrder) work() {
 	}
 }
 
-// End takes no more, and waits for those that were put until they have returned, for limit at most: one may block for ever,
-// and one may be what has called for the end. It is called once.
-func (o *InOrder) End(limit time.Duration) {
+// Drain waits until all that were put have returned, for limit at most: one may block for ever, and one may be what has called
+// for it. It is called once.
+func (o *InOrder) Drain(limit time.Duration) {
 	o.mu.Lock()
-	o.over = true
 	if !o.running {
 		o.mu.Unlock()
 		return
