@@ -273,3 +273,14 @@ func TestAWaitAfterTheLoginHasExpiredIsNotRefused(t *testing.T) {
 		break
 	}
 }
+
+func TestTheGuardOfAHoldThatHasEndedNeedsNoOtherPermission(t *testing.T) {
+	g := newGuarded(t, nil)
+	s := newSession(t, g.worker)
+	h, err := etcdlock.NewRWMutex(s, "locks/guard").RLock(soon(t))
+	require.NoError(t, err)
+	require.NoError(t, h.Release(soon(t)))
+	resp, err := g.worker.Txn(soon(t)).If(h.IsOwner()...).Then(clientv3.OpPut("locks/data", "1")).Commit()
+	require.NoError(t, err)
+	require.False(t, resp.Succeeded)
+}

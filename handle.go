@@ -111,12 +111,12 @@ func (h *handle) isOwner() clientv3.Cmp {
 			return cmp
 		}
 	}
-	return never(h.name)
+	return never(h.name + "/")
 }
 
-// never is a comparison that is never true.
-func never(name string) clientv3.Cmp {
-	return clientv3.Compare(clientv3.CreateRevision(name+"/"), "=", -1)
+// never is a comparison that is never true, of a key that the user may read.
+func never(key string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(key), "=", -1)
 }
 
 func (h *handle) verify(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (h *Hold) IsOwner() []clientv3.Cmp {
 			return all
 		}
 	}
-	return []clientv3.Cmp{never("")}
+	return []clientv3.Cmp{never(cmp.Or(h.Key(), "/"))} // etcd takes no empty key
 }
 
 // Wanted returns a channel that is closed once somebody waits whom this hold keeps waiting: a writer behind a reader, and

@@ -158,11 +158,43 @@ func (s *Session) isOrphaned() bool {
 
 // header is an answer of etcd's of now, and whether key is there, created at rev.
 func (s *Session) header(ctx context.Context, key string, rev int64) (resp *v3.GetResponse, there bool, err error) {
-	resp, err = s.client.Get(ctx, key)
-	if err != nil {
+	if resp, err = s.get(ctx, key); err != nil {
 		return nil, false, err
 	}
 	return resp, len(resp.Kvs) > 0 && resp.Kvs[0].CreateRevision == rev, nil
+}
+
+// getLimit is the time of the first attempt of get, and each has twice that of the one before.
+const getLimit = time.Second
+
+// get reads a key. A member that is frozen answers nothing, and the client does not leave it: so each attempt has its time.
+// After the first one two are sent at once, since of two in a row one meets another member.
+func (s *Session) get(ctx context.Context, key string) (*v3.GetResponse, error) {
+	type answer struct {
+		resp *v3.GetResponse
+		err  error
+	}
+	for limit, copies := getLimit, 1; ; limit, copies = 2*limit, 2 {
+		attempt, cancel := context.WithTimeout(ctx, limit)
+		answers := make(chan answer, copies)
+		for range copies {
+			go func() {
+				resp, err := s.client.Get(attempt, key)
+				answers <- answer{resp, err}
+			}()
+		}
+		var a answer
+		for range copies {
+			if a = <-answers; a.err == nil {
+				break
+			}
+		}
+		late := attempt.Err() != nil && ctx.Err() == nil
+		cancel()
+		if a.err == nil || !late {
+			return a.resp, a.err
+		}
+	}
 }
 
 type sessionOptions struct {

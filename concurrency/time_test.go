@@ -218,3 +218,42 @@ func TestTimeAResignForgetsNoLaterLeadOfTheValue(t *testing.T) {
 		require.NoError(t, s.Close())
 	})
 }
+
+// Of three members one is frozen, each in its turn: the read that follows a hold may meet it.
+func TestTimeAFrozenMemberHoldsUpNoCall(t *testing.T) {
+	before := lease.Suspended
+	lease.Suspended = func() time.Duration { return 0 }
+	defer func() { lease.Suspended = before }()
+	synctest.Test(t, func(t *testing.T) {
+		etcd := memetcd.New(memetcd.Config{Members: 3})
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		defer func() {
+			cancel()
+			etcd.Close()
+			time.Sleep(time.Minute)
+		}()
+		a, err := concurrency.NewSession(etcd.Client(ctx), concurrency.WithTTL(10))
+		require.NoError(t, err)
+		b, err := concurrency.NewSession(etcd.Client(ctx), concurrency.WithTTL(10))
+		require.NoError(t, err)
+		first, second := concurrency.NewMutex(a, "m"), concurrency.NewMutex(b, "m")
+		for i := range 6 {
+			require.NoError(t, first.Lock(ctx))
+			got := make(chan error, 1)
+			go func() { got <- second.Lock(ctx) }()
+			time.Sleep(5 * time.Second)
+			etcd.Freeze(i % 3)
+			require.NoError(t, first.Unlock(ctx))
+			select {
+			case err := <-got:
+				require.NoError(t, err)
+			case <-time.After(time.Minute):
+				require.Fail(t, "it holds, and does not know")
+			}
+			etcd.Thaw(i % 3)
+			require.NoError(t, second.Unlock(ctx))
+		}
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+	})
+}

@@ -168,7 +168,8 @@ func (e *Etcd) ExpireLeases() {
 }
 
 // Cut lets nothing through between the clients and etcd, until Heal: requests are not answered, and watches say nothing.
-// Leases run out meanwhile, so a hold ends at its bound, and the ticket goes some time later.
+// Leases run out meanwhile, so a hold ends at its bound, and the ticket goes some time later. An answer that Delay holds back at
+// that moment still arrives.
 func (e *Etcd) Cut() {
 	e.mu.Lock()
 	e.cut = true

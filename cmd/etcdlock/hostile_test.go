@@ -28,6 +28,15 @@ func TestLsShowsNoPartOfAQueue(t *testing.T) {
 	assert.Len(t, got[0].Waiters, 1)
 }
 
+func TestLsShowsALockThatStays(t *testing.T) {
+	t.Parallel()
+	_ = sharedEtcd(t)
+	require.Equal(t, 0, lock(t, "run", name(t), "--hold-at-least", "1h", "--", "true").code())
+	got := queues(t, lock(t, "ls", "--json", name(t)).wait())
+	require.Len(t, got, 1)
+	assert.Len(t, got[0].Holders, 1)
+}
+
 // Whoever stands in a queue chooses what is shown of him: it makes no row of its own, and tells a terminal nothing.
 func TestWhoShowsOneRowForEachPlaceWhateverItsValue(t *testing.T) {
 	t.Parallel()

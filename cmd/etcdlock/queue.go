@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -78,9 +79,8 @@ func stateOf(name string, kvs []*mvccpb.KeyValue) state {
 	return st
 }
 
-// names are the locks that somebody has or waits for among the keys under prefix, in order: those with a key whose last part
-// bears the number of the lease that it hangs on, as tickets do. A name that prefix is longer than is none of them: a part of
-// its queue says nothing of who holds.
+// names are the locks that somebody has or waits for among the keys under prefix, in order: those that have a ticket. A name
+// that prefix is longer than is none of them: a part of its queue says nothing of who holds.
 func names(prefix string, kvs []*mvccpb.KeyValue) []string {
 	var all []string
 	for _, kv := range kvs {
@@ -89,10 +89,19 @@ func names(prefix string, kvs []*mvccpb.KeyValue) []string {
 		if at < len(prefix) {
 			continue
 		}
-		if at > 0 && kv.Lease != 0 && slices.Contains(strings.Split(key[at+1:], "-"), leaseID(clientv3.LeaseID(kv.Lease))) {
+		if at > 0 && kv.Lease != 0 && isTicket(key[at+1:], leaseID(clientv3.LeaseID(kv.Lease))) {
 			all = append(all, key[:at])
 		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// moved is the end of a ticket's key as this library names it: a lease, as etcd numbers them at random, and a number.
+var moved = regexp.MustCompile(`^(?:.*-)?[0-9a-f]{12,16}-[1-9][0-9]*$`)
+
+// isTicket reports whether the last part of a key is that of a ticket on a lease: it bears the lease's number; or another's, if
+// it was taken up by another Session, or stays for a while after its hold, which moves it to another lease.
+func isTicket(leaf, lease string) bool {
+	return slices.Contains(strings.Split(leaf, "-"), lease) || moved.MatchString(leaf)
 }
