@@ -174,7 +174,11 @@ func (q *Tickets) deletedLocked(batch []*Ticket, done deleted) {
 			} else if done.late {
 				d.unknown = true
 			}
-			t.goneLocked(done.at)
+			at := done.at
+			if t.rev == 0 && !d.found {
+				at = 0 // a put or a claim that was not answered: the ticket may be there all the same, as another Session's
+			}
+			t.goneLocked(at)
 			if d.out == 0 && !d.found && !d.unknown {
 				q.leases.CheckNow() // somebody removed it: also the one to which the hold went in memory?
 			}
