@@ -3,14 +3,14 @@
 //
 // # What can go wrong
 //
-// A lock service can tell a process that it holds a lock. It cannot stop the process from acting after it has ceased
-// to. Between asking "do I still hold it?" and the effect of the next write, the process can be stopped for longer than
+// A lock service can tell a process that it holds a lock. It cannot stop the process from acting after the hold
+// has ended. Between asking "do I still hold it?" and the effect of the next write, the process can be stopped for longer than
 // its lease lives: by swapping, SIGSTOP, or a suspended virtual machine. When it goes on, another may hold the lock. No lock
 // service can prevent that. What this package does about it:
 //
-//   - A hold is a context. [Mutex.Context] and [Election.Context] are over, with [ErrLost] as the cause, before etcd
-//     can by its own rules have given the key to anyone else. Asking Err consults the clock, so that a process that
-//     was stopped learns of it on its first question after waking. Contexts derived from it learn by a timer, which
+//   - A hold is a context. [Mutex.Context] and [Election.Context] end, with the cause [ErrLost], before etcd's rules let
+//     it give the key to anybody else. Err reads the clock, so a process that was stopped learns of the end at its
+//     first call after it wakes. Contexts derived from it learn by a timer, which
 //     may run a little later: before you write, ask the one that the hold gave you.
 //   - Every hold has a fencing token, [Mutex.Token], greater than that of every earlier hold that excludes it. Send
 //     it along with each write, and let the store refuse a token below the greatest that it has seen: then a late

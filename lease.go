@@ -18,6 +18,7 @@ import (
 
 // leases is the Session's lease: granted, renewed, lost and replaced, one after the other.
 type leases struct {
+	// These never change, once begin has set tickets.
 	client  *rpc.Client
 	tasks   *task.Group
 	tickets *queue.Tickets

@@ -64,16 +64,18 @@ type Session struct {
 //	       census.follow   one for each name and limit of a semaphore that somebody waits for, and for a writer behind readers
 //	       dropSlots       one deletion after a ticket with a number was removed
 //	       mirrorWaiters   one for each name of which somebody has asked for Wanted
-//	       stay.keep       one for an UnlockAfter, until etcd has confirmed it
+//	       Ticket.keep     one for an UnlockAfter, until etcd has confirmed it
 //	       lookWhose       one read after a check found that somebody has written a ticket
 //
-// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two. LockAll has one for each
-// name that it waits for, and a waiter one for what it reads while a watch opens; the caller waits for both. What a feed asks
-// while it listens (mirrorOthers, census.follow, Observe) runs beside it, and it waits for that. Do and Run have one
-// while they release after the end of their context, which ends when they return. end has one, which Close awaits. Each
-// task.InOrder has one while there are log lines to hand on, or hooks to call; end awaits it, for a second at most. The
+// Besides: Observe has one while it runs, and waits for it; a request that was not answered has two, and so has the
+// opening of a watch that was not. LockAll has one for each name that it waits for, and a waiter one for what it reads
+// while a watch opens; the caller waits for both. A feed (mirrorOthers, mirrorWaiters, census.follow, Observe) has one
+// that opens its watch, and one for each check; it waits for them. Do and Run have one while they release after the end
+// of their context, which ends when they return. endLost has one that bounds its deletions once somebody waits for the
+// end, and that ends with them. end has one, which Close awaits. Each task.InOrder has one while there are log lines to
+// hand on, or hooks to call; end awaits it, for a second at most, and one that a later call starts ends by itself. The
 // Sessions of one etcd client share one more, which keeps their watch stream open from the first wait on; the last of
-// them ends and awaits it. What timers and the ends of contexts start does not wait for anything.
+// them ends and awaits it. What else timers and the ends of contexts start does not wait for anything.
 
 // NewSession asks etcd for a lease and returns a Session that keeps it. The context bounds this call alone: its end
 // does not end the Session. It fails for a nil client, a bad option, and at once with etcd's error where etcd refuses the

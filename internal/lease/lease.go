@@ -28,6 +28,7 @@ const marginPart = 20
 // S is a moment before the requests were sent whose effect the deadline rests on: the grant, and later the two of each
 // renewal. Never the moment an answer arrived: a slow answer must not stretch a hold. A lease that is over stays over.
 type Lease struct {
+	// These never change.
 	ID  clientv3.LeaseID
 	TTL time.Duration // as granted
 
@@ -39,7 +40,7 @@ type Lease struct {
 	ended  atomic.Int64 // the Instant at which it was over, once it is
 	byEtcd atomic.Bool  // it ended because etcd said so, not by its deadline
 
-	// mu guards what follows. Nothing is taken under it, and no context is cancelled.
+	// mu guards what follows. It is taken under no other, nothing is taken under it, and no context is cancelled.
 	mu       sync.Mutex
 	from     Instant // S
 	deadline Instant

@@ -26,6 +26,7 @@ import (
 //   - A deletion that is told while the answer to a put is under way is kept for that answer, which is as of before.
 //   - A revision is taken in as a whole before anybody is told that it fits: its own key may be in it.
 type census struct {
+	// These never change.
 	g     *group
 	class Class
 

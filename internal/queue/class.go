@@ -8,7 +8,7 @@ import (
 // This file has the one rule for who holds. Every primitive is a class of tickets, and the class stands in the ticket's
 // key, right after the name:
 //
-//	<lease>-<n>                exclusive: Mutex and Election; also any key that nothing below fits, whoever made it
+//	<lease>-<n>                exclusive: Mutex, LockAll and Election; also any key that nothing below fits, whoever made it
 //	read-<lease>-<n>           reader
 //	of-<N>-<lease>-<n>         permit of a semaphore of N; of-<N>-w<W>-<lease>-<n> one that weighs W
 //
@@ -123,7 +123,8 @@ func number(digits string) int64 {
 // Who asks it: holders, below, and nobody else; it is asked of a list of the queue (Keys.List, waiters), of permits (census.go)
 // and of whom a try has found (excludedBy). A ticket that holds alone, or with any number, holds if nobody is in its gates
 // (ahead.none). That nobody can be, letsInNext tells of the one behind a ticket that left, and emptyUpToLocked of one behind
-// readers.
+// readers. What is decided without it: ownHolderLocked tells a try that a ticket of its own Session holds and is in its way,
+// settle has it wait for those that are being deleted, and an election takes the first of its queue for the leader.
 func (c Class) admits(weight int64, others bool, same int64) bool {
 	return !others && (c.limit == 0 || same <= c.limit-weight)
 }

@@ -130,7 +130,8 @@ func (f *feed) pass(ctx context.Context, w *rpc.Watch) (moved bool, err error) {
 	}
 }
 
-// renewal is the time from one renewal to the next.
+// renewal is about the time from one renewal to the next: those go by the smaller of the TTLs asked and granted, this by the
+// one granted.
 func (q *Tickets) renewal() time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
-// This file follows tickets of others until they are deleted.
+// This file follows tickets until they are deleted: those of others that are waited for, and one of ours that is held.
 
 // follower is a watch that follows one generation of a key until it is deleted.
 type follower struct {

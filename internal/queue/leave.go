@@ -7,12 +7,15 @@ import (
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
-// This file takes tickets out of the queue. All ways out are here:
+// This file takes tickets out of the queue. All ways out, here and elsewhere:
 //
-//	Leave, leave, leaveIf      released or given up: its deletion is sent until it is confirmed (delete.go)
+//	Leave, leave, leaveLocked  released or given up: its deletion is sent until it is confirmed (deletedLocked in delete.go)
 //	giveUp                     before it held: after a failure, or since somebody is in the way
-//	Removed                    somebody else removed it
-//	Drop (tickets.go)          its lease is over
+//	Removed                    somebody else removed it, or took it up
+//	foundTaken (enqueue.go)    its own put tells that somebody else took it up
+//	Drop, Clear                its lease is over (tickets.go, clear.go)
+//	startStaying (stay.go)     released, and its place stays taken for a while; foundLocked: it has gone meanwhile
+//	takeUpLocked (state.go)    it idled, and the next hold is another ticket in its place
 //
 // So a caller that runs out of patience leaves nothing behind.
 

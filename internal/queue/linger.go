@@ -15,7 +15,7 @@ import (
 // ordinary one.
 
 // others is who else is in the queue of one name, from the first hold of it until it has rested for the linger time
-// without a ticket.
+// without a ticket. The timers, too, are set and used under the Tickets' mu.
 type others struct {
 	cancel context.CancelFunc
 	rest   *time.Timer // ends it when the group has had no ticket for long enough

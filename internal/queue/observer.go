@@ -9,7 +9,7 @@ import (
 	"github.com/etcdlock/etcdlock/internal/lease"
 )
 
-// This file tells and counts waits and holds, for every primitive in one place: a wait goes through Acquire or Try, and a
+// This file tells and counts waits and holds, for every primitive in one place: a wait goes through Acquire, Try or Resume, and a
 // hold begins and ends where the ticket's state changes (state.go). What runs on after its hold is in work.go.
 
 // Observer is told what happens to tickets. Without one nobody reads a clock for it.
@@ -21,7 +21,7 @@ type Observer interface {
 	Overran(o Overrun)
 }
 
-// Wait is a call of Acquire or Try.
+// Wait is a call of Acquire, Try or Resume.
 type Wait struct {
 	Kind  *Kind
 	Name  string

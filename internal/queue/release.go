@@ -13,7 +13,8 @@ import (
 	"github.com/etcdlock/etcdlock/internal/rpc"
 )
 
-// This file has what a holder can do with its ticket.
+// This file releases a hold, guards it and asks etcd for it. What else a holder can do with its ticket is in stay.go,
+// proclaim.go, slot.go and wanted.go.
 
 // Release ends the hold and waits for the confirmed deletion; again only waits. The hold is over for its holder before
 // the ticket is touched.

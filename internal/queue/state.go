@@ -115,7 +115,7 @@ func (t *Ticket) goneLocked(at int64) {
 }
 
 // status is the state so far, whether the ticket behind this one holds once it has left, as of which revision it is gone,
-// and a channel that is closed when it has left or is gone.
+// and a channel that is closed at the next news, see changedLocked.
 func (t *Ticket) status() (now state, letsIn bool, goneAt int64, changed <-chan struct{}) {
 	q := t.group.q
 	q.mu.Lock()
@@ -131,7 +131,8 @@ func (t *Ticket) isGone() bool {
 	return slices.ContainsFunc(t.set(), func(t *Ticket) bool { return t.state == gone })
 }
 
-// changedLocked returns a channel that is closed when the ticket has left or is gone, or more is known of its deletion.
+// changedLocked returns a channel that is closed when the ticket is placed, stays, has left or is gone, or when more is known of
+// its deletion or of its stay.
 func (t *Ticket) changedLocked() <-chan struct{} {
 	if t.changed == nil {
 		t.changed = make(chan struct{})

@@ -12,7 +12,7 @@ type Kind struct {
 	Class    Class
 	Weight   int64 // 1 unless the class counts
 	Released error // the cause of a hold that was released
-	Handoff  bool  // a hold may go on in memory to the Session's next ticket, and linger
+	Handoff  bool  // a hold may go on in memory to the Session's next ticket, and linger; for a class that holds alone
 	Elects   bool  // others take the first ticket of the queue for the leader's: nobody may share a turn in it
 }
 
@@ -33,8 +33,9 @@ type Ticket struct {
 
 	claimed bool // it was of an earlier Session: see resume.go
 
-	// Guarded by the Tickets' mu. Its caller may read rev and hold without, once the ticket is granted: they do not change
-	// any more, and it was granted under mu.
+	// Guarded by the Tickets' mu. Some are read without: rev, turn, memory and value by the caller that queues, since nobody else
+	// writes them until it holds; rev once it is known, and hold and memory once the ticket is granted, by anybody, since they do
+	// not change any more; stay by a later release, which root's Hold.mu puts after the first; version by Proclaim, in turn.
 	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
@@ -170,7 +171,7 @@ func (t *Ticket) recheckLocked() {
 	}
 }
 
-// Hold is the context of the hold, once Acquire or Try has returned the ticket.
+// Hold is the context of the hold, once Acquire, Try or Resume has returned the ticket.
 func (t *Ticket) Hold() *lease.Hold { return t.hold }
 
 // Key is the ticket's key in etcd.
@@ -184,7 +185,7 @@ func (t *Ticket) Keys() (keys []string) {
 	return keys
 }
 
-// Value is what it was put with, or of an Election, what was proclaimed last.
+// Value is what it was put with. It takes no mutex, so it is not for an Election's ticket, whose value Proclaim changes.
 func (t *Ticket) Value() string { return t.value }
 
 // Token is its create revision.

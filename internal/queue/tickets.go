@@ -1,5 +1,5 @@
-// Package queue is the engine of every lock: tickets that wait in etcd for their turn. It says what happened, and leaves
-// it to its caller to word it.
+// Package queue is the engine of every lock: tickets that wait in etcd for their turn. Its errors
+// say what happened; the caller adds which call that was, and of which name.
 //
 // A ticket is a key directly under the name of a lock, bound to a lease; see class.go for who holds. One Session has one
 // Tickets, which owns all its tickets in memory; Ticket is one of them, and state.go the only place that changes what
@@ -33,6 +33,7 @@ var errRequeue = errors.New("etcdlock: ticket removed while waiting")
 
 // Tickets is all that one Session has in the queues of etcd.
 type Tickets struct {
+	// These never change. Each is safe for concurrent use by itself, but for what the tally says is guarded.
 	c      *rpc.Client
 	tasks  *task.Group
 	leases Leases
@@ -47,8 +48,9 @@ type Tickets struct {
 	sweeps task.Aside    // for strays
 
 	// mu guards what follows, and what groups, tickets and leases say that it guards. It is taken under no other. Under it
-	// only the task group's, and that of the events for hooks, is taken. No hold and no lease is asked whether it is over,
-	// since asking the clock may end a lease, which cancels contexts. Nothing is sent under it and nobody is waited for.
+	// only the task group's, and that of the events for hooks, is taken. The clock is not asked whether a lease or a hold
+	// is over (Lease.Alive; Done, Err and Value of a Hold), since that may end a lease, which cancels contexts. The contexts inside
+	// them may be asked. Nothing is sent under it and nobody is waited for.
 	mu       sync.Mutex
 	lease    *Lease // the newest, which may be over
 	groups   map[string]*group
@@ -70,6 +72,7 @@ type Leases interface {
 
 // Lease is a lease with the tickets that hang on it.
 type Lease struct {
+	// These never change.
 	*lease.Lease
 	shared bool // others may have tickets on it: this Session did not make it
 
@@ -163,6 +166,7 @@ func (l *Lease) listLocked() (keys, holds []string) {
 
 // group is a Session's tickets of one name, from the first to the last of them.
 type group struct {
+	// These never change.
 	q *Tickets
 	Keys
 

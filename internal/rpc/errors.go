@@ -33,7 +33,8 @@ func timedOut(err error) bool {
 }
 
 // Transient reports whether the same request may succeed a little later. Everything else (permissions, a full store, a
-// request that is too large) is told to the caller at once.
+// request that is too large) is told to the caller at once. Some go on all the same: a deletion that has left its caller, a
+// renewal, and the grant of the next lease, since permissions come back; and InParts, with less at a time.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnanswered) {
 		return true

@@ -11,7 +11,7 @@ import (
 type InOrder struct {
 	most int
 
-	mu      sync.Mutex // guards what follows; a leaf, and nothing is called under it
+	mu      sync.Mutex // guards what follows; a leaf, which is taken under the queue's, too; nothing is called under it
 	waiting []func()
 	running bool
 	dropped uint64

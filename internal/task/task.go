@@ -10,6 +10,7 @@ import (
 
 // Group is the goroutines of one Session, and the work of its callers that its end waits for.
 type Group struct {
+	// These never change. Each is safe for concurrent use by itself.
 	closing context.Context
 	shut    context.CancelCauseFunc
 	back    context.Context
