@@ -14,7 +14,8 @@ const backlog = 64
 
 // Observe yields who leads: the state at the moment, and every later one in order, the zero Leader for nobody. A reader
 // that keeps up gets every state; one that falls behind by more than 64 gets the newest and holds up nobody. It never
-// goes backwards within one history of the cluster: a state is never older than the one before.
+// goes backwards within one history of the cluster: a state is never older than the one before. Where a member stands still or
+// the watch breaks, another watch begins with the state at that moment: states that had come and gone by then are not told.
 //
 // Watch errors, compaction, the loss of members and a restored store are mended inside. It ends when the caller breaks,
 // and otherwise with one last pair that carries why: ctx.Err(), ErrClosed when the Session closes, ErrClientClosed,
