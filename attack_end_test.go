@@ -37,7 +37,7 @@ func (w *world) finish(actors, forces *sync.WaitGroup) {
 		return
 	}
 	time.Sleep(time.Until(settled))
-	time.Sleep(w.ttl + 8*time.Second) // the sweep, and the end of a lease whose revocation was lost
+	time.Sleep(w.ttl + 8*time.Second + w.linger) // the sweep, and the end of a lease whose revocation was lost
 	tidied()
 	w.empty("while Sessions are open")
 	w.fresh()
@@ -135,6 +135,6 @@ func (w *world) fresh() {
 		}
 	}
 	w.freshFamily(ctx)
-	time.Sleep(2 * time.Second) // what lingers
+	time.Sleep(w.linger + time.Second)
 	w.empty("after a fresh lock")
 }

@@ -269,7 +269,7 @@ func (w *world) judgeWanted(b *belief) {
 	waited := false
 	for _, o := range all {
 		q := w.queueLocked(o.name)
-		waited = waited || q.waited >= o.token
+		waited = waited || q.waited > o.token
 		since := q.waits
 		if told || !live || since.IsZero() || w.removedLocked(o) || w.slowest > time.Second || w.may(traitSuspend) || w.calm || o.client.closed {
 			continue

@@ -22,6 +22,7 @@ type world struct {
 	ttl     time.Duration
 	rtt     time.Duration // of a request that nothing happens to
 	length  time.Duration // of the time of faults
+	linger  time.Duration // the longest
 	traits  uint64        // what may happen in this schedule
 	members int
 	slept   atomic.Int64 // how long the machine was suspended
@@ -145,7 +146,12 @@ func (w *world) run() {
 		}
 		sl := &slot{id: i, client: client}
 		if w.may(traitLinger) && r.IntN(2) == 0 {
-			sl.linger = time.Duration(1+r.IntN(1000)) * time.Millisecond
+			n := 1 + r.IntN(1000)
+			sl.linger = time.Duration(n) * time.Millisecond
+			if n%4 == 0 { // through the loss of a lease
+				sl.linger *= 100
+			}
+			w.linger = max(w.linger, sl.linger)
 		}
 		if w.may(traitMargin) && r.IntN(2) == 0 {
 			sl.margin = time.Duration(r.Int64N(int64(w.ttl / 4)))
