@@ -2,6 +2,7 @@ package etcdlockprom
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -60,8 +61,9 @@ func (ss *sessions) collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(missed))
 }
 
-// over reports whether a Session has come to its end, for good.
+// over reports whether a Session has no lease, and will have none: it has come to its end, or never had one.
 func over(s *etcdlock.Session) bool {
 	err := s.Check()
-	return errors.Is(err, etcdlock.ErrClosed) || errors.Is(err, etcdlock.ErrClientClosed)
+	return slices.ContainsFunc([]error{etcdlock.ErrClosed, etcdlock.ErrClientClosed, etcdlock.ErrNoLease, etcdlock.ErrLeaseLost},
+		func(end error) bool { return errors.Is(err, end) })
 }

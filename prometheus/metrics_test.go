@@ -38,10 +38,11 @@ func inBubble(t *testing.T, f func(w *world), opts ...Option) {
 	})
 }
 
-func (w *world) session() *etcdlock.Session {
+func (w *world) session(opts ...etcdlock.Option) *etcdlock.Session {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := etcdlock.NewSession(ctx, w.etcd.Client(ctx), etcdlock.WithTTL(30*time.Second), etcdlock.WithHooks(w.metrics.Hooks()))
+	opts = append(opts, etcdlock.WithTTL(30*time.Second), etcdlock.WithHooks(w.metrics.Hooks()))
+	s, err := etcdlock.NewSession(ctx, w.etcd.Client(ctx), opts...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		w.etcd.Judge(nil)
@@ -159,6 +160,25 @@ func TestTheGaugesAreTheSessionsOwn(t *testing.T) {
 		expect("0", "0", "", "0", "0")
 		require.Empty(t, w.metrics.sessions.open)
 	})
+}
+
+func TestASessionThatHasNoLeaseIsLeftOut(t *testing.T) {
+	for what, without := range map[string]func(w *world){
+		"without one from the beginning": func(w *world) { w.session(etcdlock.WithoutLease()) },
+		"orphaned":                       func(w *world) { require.NoError(t, w.session().Orphan()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				w.session()
+				without(w)
+				w.scraped(`
+					# HELP etcdlock_lease_remaining_seconds How long the lease can be relied on without another renewal; of several Sessions, the least.
+					# TYPE etcdlock_lease_remaining_seconds gauge
+					etcdlock_lease_remaining_seconds 28.5
+				`, "etcdlock_lease_remaining_seconds")
+			})
+		})
+	}
 }
 
 func TestALossIsCountedByItsCauseAndAnIncreaseFromZero(t *testing.T) {
