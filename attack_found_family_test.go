@@ -112,30 +112,37 @@ func TestTimeTheNumberOfALostPermitGoesWithItsTicket(t *testing.T) {
 // A put arrives after the deletion that gave it up, and before that is answered. Who queues behind it sees it: what the
 // answer tells is of before.
 func TestTimeADeletionOfBeforeLetsNobodyIn(t *testing.T) {
-	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-		s, writes := open(9*time.Second), 0
-		etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
-			if q.Write && (q.Kind == memetcd.Txn || q.Kind == memetcd.Delete) {
-				switch writes++; writes {
-				case 1:
-					v.Delay = 300 * time.Millisecond // the put
-				case 2:
-					v.AnswerDelay = 400 * time.Millisecond // its deletion, after 100 ms
-				}
-			}
-			return v
+	for what, put := range map[string]memetcd.Verdict{
+		"finds no ticket yet":      {Delay: 300 * time.Millisecond},
+		"finds the copy before it": {AnswerLost: true, Again: []time.Duration{300 * time.Millisecond}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
+				s, writes := open(9*time.Second), 0
+				etcd.Judge(func(q memetcd.Request) (v memetcd.Verdict) {
+					if q.Write && (q.Kind == memetcd.Txn || q.Kind == memetcd.Delete) {
+						switch writes++; writes {
+						case 1:
+							return put
+						case 2:
+							v.AnswerDelay = 400 * time.Millisecond // its deletion, after 100 ms
+						}
+					}
+					return v
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				require.ErrorIs(t, NewMutex(s, "a").Lock(ctx), context.DeadlineExceeded)
+				time.Sleep(250 * time.Millisecond)
+				require.Len(t, etcd.Keys("a/"), 1)
+				m := NewMutex(s, "a")
+				require.NoError(t, m.Lock(t.Context()))
+				require.Len(t, etcd.Keys("a/"), 1, "the stray has been swept")
+				time.Sleep(100 * time.Millisecond)
+				require.NoError(t, m.Context().Err())
+			})
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		require.ErrorIs(t, NewMutex(s, "a").Lock(ctx), context.DeadlineExceeded)
-		time.Sleep(250 * time.Millisecond)
-		require.Len(t, etcd.Keys("a/"), 1)
-		m := NewMutex(s, "a")
-		require.NoError(t, m.Lock(t.Context()))
-		require.Len(t, etcd.Keys("a/"), 1, "the stray has been swept")
-		time.Sleep(100 * time.Millisecond)
-		require.NoError(t, m.Context().Err())
-	})
+	}
 }
 
 func TestTimeReadersAndPermitsMakeAnIdleTicketOfTheirSessionLeave(t *testing.T) {

@@ -59,7 +59,7 @@ func (t *Ticket) whoHolds(a ahead) *Contender {
 		clientv3.WithSerializable(), clientv3.WithPrefix(), clientv3.WithLimit(1),
 		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
 	}
-	if a.alone() || t.kind.Class.shares(t.kind.Class) { // the scan of a long queue is saved
+	if a.alone() || t.kind.Class == Reader { // the scan of a long queue is saved
 		key, opts = a.near.key, opts[:1]
 	}
 	resp, err := c.Get(ctx, key, opts...)

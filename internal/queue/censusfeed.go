@@ -132,20 +132,15 @@ func (c *census) full(kvs []*mvccpb.KeyValue) bool {
 // holds.
 func (c *census) apply(events []*clientv3.Event) {
 	q := c.g.q
-	removed := map[*Ticket]int64{}
 	q.mu.Lock()
 	for _, ev := range events {
-		key, at := string(ev.Kv.Key), ev.Kv.ModRevision
-		c.goneLocked(key, at)
-		c.told = max(c.told, at)
-		if t := q.lease.tickets[key]; t != nil && t.rev != 0 && t.rev < at && t.liveLocked() {
-			removed[t] = at
-		}
+		c.goneLocked(string(ev.Kv.Key), ev.Kv.ModRevision)
+		c.told = max(c.told, ev.Kv.ModRevision)
 	}
 	c.wakeLocked()
 	q.mu.Unlock()
-	for t, at := range removed {
-		t.Removed(at)
+	for _, ev := range events {
+		q.removedBehindUs(string(ev.Kv.Key), ev.Kv.ModRevision)
 	}
 }
 

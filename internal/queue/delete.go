@@ -103,10 +103,14 @@ func (q *Tickets) attempt(ctx context.Context, limit time.Duration, groups []*gr
 		q.mu.Unlock()
 		return nil, nil
 	}
-	ops := deletionsLocked(batch)
+	ops := make([]clientv3.Op, len(batch))
+	for i, t := range batch {
+		t.deletions.out++ // under way from now on
+		ops[i] = t.deletion()
+	}
 	q.mu.Unlock()
 
-	done := q.deleteNow(ctx, limit, ops)
+	done := q.delete(ctx, limit, ops)
 	done.several = len(groups) > 1
 
 	q.mu.Lock()
@@ -139,22 +143,25 @@ type deleted struct {
 	err     error
 }
 
-// deletionsLocked are the operations that delete tickets, which are under way from now on.
-func deletionsLocked(batch []*Ticket) []clientv3.Op {
-	ops := make([]clientv3.Op, len(batch))
-	for i, t := range batch {
-		t.deletions.out++
-		ops[i] = t.deletion()
-	}
-	return ops
-}
-
-// deleteNow sends them in one request.
-func (q *Tickets) deleteNow(ctx context.Context, limit time.Duration, ops []clientv3.Op) (d deleted) {
+// delete sends deletions, each of which is a Txn, in one request.
+func (q *Tickets) delete(ctx context.Context, limit time.Duration, ops []clientv3.Op) (d deleted) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := lease.Now()
-	d.found, d.at, d.err = q.delete(ctx, ops)
+	if len(ops) == 1 {
+		var resp clientv3.OpResponse
+		if resp, d.err = q.c.Do(ctx, ops[0]); d.err == nil {
+			d.found, d.at = []bool{resp.Txn().Succeeded}, resp.Txn().Header.Revision
+		}
+	} else {
+		var resp *clientv3.TxnResponse
+		if resp, d.err = q.c.Txn(ctx).Then(ops...).Commit(); d.err == nil {
+			for _, r := range resp.Responses {
+				d.found = append(d.found, r.GetResponseTxn().GetSucceeded())
+			}
+			d.at = resp.Header.Revision
+		}
+	}
 	d.late = q.c.Late(lease.Now().Sub(start))
 	d.tooMuch = q.c.TooMuch(d.err, len(ops))
 	return d
@@ -210,25 +217,6 @@ func (t *Ticket) deletion() clientv3.Op {
 	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
 	slots := t.slotDeletions() // also where the ticket is gone
 	return clientv3.OpTxn([]clientv3.Cmp{exists}, append([]clientv3.Op{clientv3.OpDelete(t.key)}, slots...), slots)
-}
-
-// delete sends deletions in one request and tells which of them found their key, and the revision.
-func (q *Tickets) delete(ctx context.Context, ops []clientv3.Op) (found []bool, at int64, err error) {
-	if len(ops) == 1 && ops[0].IsTxn() {
-		resp, err := q.c.Do(ctx, ops[0])
-		if err != nil {
-			return nil, 0, err
-		}
-		return []bool{resp.Txn().Succeeded}, resp.Txn().Header.Revision, nil
-	}
-	resp, err := q.c.Txn(ctx).Then(ops...).Commit()
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, r := range resp.Responses {
-		found = append(found, r.GetResponseTxn().GetSucceeded() || r.GetResponseDeleteRange().GetDeleted() > 0)
-	}
-	return found, resp.Header.Revision, nil
 }
 
 // dropDeletedLocked drops from the list what is confirmed, and what went with its lease.

@@ -38,11 +38,7 @@ func lockOf(key string) (name, leaf string) {
 
 // Has reports whether key can be that of a ticket of the kind.
 func (k Keys) Has(key string, kind *Kind) bool {
-	if !k.direct(key) {
-		return false
-	}
-	class, _ := Classify(key[len(k.prefix):])
-	return class == kind.Class
+	return k.direct(key) && k.class(key) == kind.Class
 }
 
 // direct reports whether key is one of them.
@@ -96,11 +92,15 @@ func (k Keys) List(ctx context.Context, c *rpc.Client) (all []*Contender, holder
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	var leaves []string
 	for _, kv := range resp.Kvs {
-		if key := string(kv.Key); k.direct(key) {
-			all, leaves = append(all, contender(kv)), append(leaves, key[len(k.prefix):])
+		if k.direct(string(kv.Key)) {
+			all = append(all, contender(kv))
 		}
 	}
-	return all, Holders(leaves), resp.Header.Revision, nil
+	return all, k.holders(all), resp.Header.Revision, nil
+}
+
+// holders is how many of them hold, the first so many of the queue.
+func (k Keys) holders(queue []*Contender) int {
+	return holders(len(queue), func(i int) (Class, int64) { return Classify(queue[i].Key[len(k.prefix):]) })
 }

@@ -57,13 +57,13 @@ func (s set) leave(ctx context.Context, now bool) {
 // inQueue are the states in which there is something to leave.
 var inQueue = []state{sending, waiting, held, idle}
 
-// leaveIf leaves if the ticket is in one of these states.
-func (t *Ticket) leaveIf(in ...state) {
+// leaveIf leaves if the ticket is in this state.
+func (t *Ticket) leaveIf(in state) {
 	t.lease.Alive() // ends it if it is over, which may not be done under mu
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if slices.Contains(in, t.state) {
+	if t.state == in {
 		t.leaveLocked()
 	}
 }
@@ -80,7 +80,7 @@ func (t *Ticket) startLeavingLocked() bool {
 	if t.lease.Context().Err() != nil {
 		// The lease is over for everything; what etcd still has of it goes when it is revoked or expires, or, where this
 		// Session does not revoke it, with Clear.
-		if t.state != left && t.mayBeOursLocked() {
+		if t.mayBeOursLocked() {
 			t.lease.left = append(t.lease.left, t.remainsLocked())
 		}
 		t.goneLocked(0)

@@ -30,7 +30,7 @@ type others struct {
 // watchOthersLocked begins to watch who else queues for a name that is to linger.
 func (g *group) watchOthersLocked() {
 	q := g.q
-	if q.linger == 0 || g.others != nil || g.holder == nil || !g.holder.kind.Handoff {
+	if q.linger == 0 || g.others != nil || !g.holder.kind.Handoff {
 		return
 	}
 	ctx, cancel := context.WithCancel(q.tasks.Back())
@@ -58,7 +58,7 @@ func (g *group) mirrorOthers(ctx context.Context, o *others) {
 	m.event = func(before, now *Contender) {
 		if now.Rev == 0 {
 			delete(ours, now.Key)
-			g.removedBehindUs(now)
+			q.removedBehindUs(now.Key, now.Mod)
 		} else if before == nil && g.oursNow(now.Key) {
 			ours[now.Key] = true
 		}
@@ -109,15 +109,14 @@ func (g *group) unsure(o *others) {
 	}
 }
 
-// removedBehindUs looks whether a key that is gone was one of ours, which holds or is about to.
-func (g *group) removedBehindUs(c *Contender) {
-	q := g.q
+// removedBehindUs looks whether a key that is gone by revision at was one of ours, which waits or holds, or is about to.
+func (q *Tickets) removedBehindUs(key string, at int64) {
 	q.mu.Lock()
-	t := q.lease.tickets[c.Key]
-	ours := t != nil && t.rev != 0 && t.rev < c.Mod
+	t := q.lease.tickets[key]
+	ours := t != nil && t.rev != 0 && t.rev < at
 	q.mu.Unlock()
 	if ours {
-		t.Removed(c.Mod)
+		t.Removed(at)
 	}
 }
 

@@ -140,9 +140,8 @@ func (t *Ticket) late() {
 func (l *Lease) numberLocked(key string) uint64 {
 	_, leaf := lockOf(key)
 	digits, ok := strings.CutPrefix(unclassed(leaf), strconv.FormatInt(int64(l.ID), 16)+"-")
-	n, err := strconv.ParseUint(digits, 10, 64)
-	if !ok || err != nil || n <= l.names.base || n > l.names.top || digits != strconv.FormatUint(n, 10) {
-		return 0
+	if n := uint64(number(digits)); ok && n > l.names.base && n <= l.names.top {
+		return n
 	}
-	return n
+	return 0
 }

@@ -15,18 +15,18 @@ import (
 // that it replaces: a request that arrives late, after a later one has been answered, finds another revision and does
 // nothing. The create revision alone would not tell: it is the same for all values of the ticket.
 func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string) error {
-	if t.hold.Err() != nil {
-		return t.ended()
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.hold, cancel)()
-	select {
-	case turn <- struct{}{}:
-		defer func() { <-turn }()
-	case <-ctx.Done():
-		return t.proclaimErr(ctx.Err())
-	}
+	return t.whileHeld(ctx, func(ctx context.Context) error {
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return t.proclaim(ctx, value)
+	})
+}
+
+func (t *Ticket) proclaim(ctx context.Context, value string) error {
 	q := t.group.q
 	for {
 		q.mu.Lock()
@@ -37,7 +37,7 @@ func (t *Ticket) Proclaim(ctx context.Context, turn chan struct{}, value string)
 		q.mu.Unlock()
 		resp, once, err := t.replaceValue(ctx, mod, value)
 		if err != nil || t.hold.Err() != nil {
-			return t.proclaimErr(err)
+			return err
 		}
 		if resp.Succeeded {
 			t.wrote(resp.Header.Revision, t.version+1, value) // which changes here alone, in turn
@@ -90,12 +90,4 @@ func (t *Ticket) replaceValue(ctx context.Context, mod int64, value string) (res
 		return resp, err
 	})
 	return resp, !again.Load(), t.leaseGone(err)
-}
-
-// proclaimErr prefers the end of the hold to what it did to a request.
-func (t *Ticket) proclaimErr(err error) error {
-	if t.hold.Err() != nil {
-		return t.ended()
-	}
-	return err
 }

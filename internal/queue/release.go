@@ -134,15 +134,22 @@ func (t *Ticket) Guards() (all []clientv3.Cmp) {
 
 // Verify asks etcd for the ticket. That it exists is enough: it held once, and nobody can come before it.
 func (t *Ticket) Verify(ctx context.Context) error {
+	return t.whileHeld(ctx, func(ctx context.Context) error {
+		return t.ask(ctx, 0) // with the lease, which a read of keys alone has not
+	})
+}
+
+// whileHeld asks etcd something with a context that ends with the hold, too: with etcd away, the hold's end is the answer.
+func (t *Ticket) whileHeld(ctx context.Context, ask func(context.Context) error) error {
 	if t.hold.Err() != nil {
-		return t.ended()
+		return context.Cause(t.hold)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
-	err := t.ask(ctx, 0)                      // with the lease, which a read of keys alone has not
+	defer context.AfterFunc(t.hold, cancel)()
+	err := ask(ctx)
 	if t.hold.Err() != nil {
-		return t.ended()
+		return context.Cause(t.hold)
 	}
 	return err
 }
@@ -177,6 +184,3 @@ func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
 		t.Removed(0)
 	}
 }
-
-// ended is why a hold is over.
-func (t *Ticket) ended() error { return context.Cause(t.hold) }

@@ -110,8 +110,7 @@ func (t *Ticket) countWhile() (leave func()) {
 
 // warnOf says, once for each name, that somebody queues for the same semaphore under another limit.
 func (t *Ticket) warnOf(key string) {
-	_, leaf := lockOf(key)
-	other, _ := Classify(leaf)
+	other := t.group.class(key)
 	if !t.Permit() || !other.permits() || other == t.kind.Class {
 		return
 	}

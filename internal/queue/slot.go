@@ -31,17 +31,14 @@ func (t *Ticket) mark() string { return fmt.Sprintf("%s@%d", t.key, t.rev) }
 
 // Slot returns the number of a permit that holds, and its token. If the ticket has none it takes one.
 func (t *Ticket) Slot(ctx context.Context) (n, token int64, err error) {
-	if t.hold.Err() != nil {
-		return 0, 0, t.ended()
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.hold, cancel)() // with etcd away, the hold's end is the answer
-	defer func() {
-		if err != nil && t.hold.Err() != nil {
-			err = t.ended()
-		}
-	}()
+	err = t.whileHeld(ctx, func(ctx context.Context) error {
+		n, token, err = t.slot(ctx)
+		return err
+	})
+	return n, token, err
+}
+
+func (t *Ticket) slot(ctx context.Context) (n, token int64, err error) {
 	var pace rpc.Pace
 	taken, err := t.takenSlots(ctx)
 	for first := true; err == nil; first = false {
@@ -152,9 +149,7 @@ func (t *Ticket) dropSlots() {
 		return
 	}
 	q.tasks.Go(func() {
-		_, err := rpc.Retry(t.lease.Context(), q.c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-			return q.c.Txn(ctx).Then(ops...).Commit()
-		})
+		err := q.commit(t.lease.Context(), ops)
 		if err != nil && t.lease.Context().Err() == nil {
 			q.log.Debug("etcdlock: deleting the number of a ticket that others removed", "ticket", t.key, "error", err)
 		}

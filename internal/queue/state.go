@@ -114,13 +114,20 @@ func (t *Ticket) goneLocked(at int64) {
 	t.group.dropLocked()
 }
 
-// status is the state so far, whether the ticket behind this one holds once it has left, as of which revision it is gone,
-// and a channel that is closed at the next news, see changedLocked.
-func (t *Ticket) status() (now state, letsIn bool, goneAt int64, changed <-chan struct{}) {
+// status is what others of its Session ask of a ticket.
+type status struct {
+	state
+	rev     int64           // 0 while that is not known
+	letsIn  bool            // the ticket behind this one holds once it has left
+	goneAt  int64           // the revision as of which it is gone
+	changed <-chan struct{} // closed at the next news, see changedLocked
+}
+
+func (t *Ticket) status() status {
 	q := t.group.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return t.state, t.letsInNext(), t.goneAt, t.changedLocked()
+	return status{t.state, t.rev, t.letsInNext(), t.goneAt, t.changedLocked()}
 }
 
 // isGone reports whether the ticket is gone, or another of its set.

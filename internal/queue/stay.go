@@ -106,7 +106,7 @@ func (t *Ticket) keep(s *stay, until lease.Instant) {
 	q := t.group.q
 	var pace rpc.Pace
 	var id clientv3.LeaseID
-	for n := 0; t.is(staying); n++ {
+	for n := 0; t.status().state == staying; n++ {
 		rest := until.Sub(lease.Now())
 		if rest <= 0 {
 			t.leaveIf(staying)
@@ -209,12 +209,4 @@ func (t *Ticket) awaitStay(ctx context.Context, enough <-chan time.Time) error {
 		return fmt.Errorf("released at once, since etcd refuses to keep it: %w", s.refused)
 	}
 	return t.awaitGone(ctx, enough)
-}
-
-// is reports whether the ticket is in a state.
-func (t *Ticket) is(s state) bool {
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return t.state == s
 }

@@ -122,42 +122,35 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 	for {
 		var farGone <-chan struct{}
 		if far != nil {
-			var now state
-			var at int64
-			if now, _, at, farGone = far.status(); now == gone {
-				if at <= a.rev {
-					at = 0
-				}
-				a, err = t.crossOff(ctx, a, a.far, at)
+			now := far.status()
+			if farGone = now.changed; now.state == gone {
+				a, err = t.crossOff(ctx, a, a.far, now.goneAfter(a.rev))
 				return false, a, err
 			}
 		}
-		now, letsIn, goneAt, changed := own.status()
-		if goneAt <= a.rev {
-			goneAt = 0 // of an earlier deletion: it was seen there since
-		}
+		now := own.status()
 		switch {
-		case own.isAnother(a.near.rev):
+		case now.rev != 0 && now.rev != a.near.rev:
 			// Its put was not answered when this one queued behind it. Somebody removed it since, and the put, sent
 			// again, has created it anew, further back.
 			a, err = t.look(ctx, 0)
 			return false, a, err
-		case now == staying: // a watch tells of its end
+		case now.state == staying: // a watch tells of its end
 			a, err = t.look(ctx, 0)
 			return false, a, err
-		case now == left && letsIn:
+		case now.state == left && now.letsIn:
 			if granted, err = t.handoff(own); granted || err != nil {
 				return granted, a, err
 			}
-		case now == gone:
-			if letsIn { // it held alone
+		case now.state == gone:
+			if now.letsIn { // it held alone
 				a.far, a.whole = generation{}, true
 			}
-			a, err = t.crossOff(ctx, a, a.near, goneAt)
+			a, err = t.crossOff(ctx, a, a.near, now.goneAfter(a.rev))
 			return false, a, err
 		}
 		select {
-		case <-changed:
+		case <-now.changed:
 		case <-farGone:
 		case <-t.turn.recheck: // for a watch, which this one does not have, unless it was removed itself
 			if t.isGone() {
@@ -171,12 +164,12 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 	}
 }
 
-// isAnother reports whether the ticket is known to be of another generation than the one that was created at rev.
-func (t *Ticket) isAnother(rev int64) bool {
-	q := t.group.q
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return t.rev != 0 && t.rev != rev
+// goneAfter is the revision as of which the ticket is gone, 0 if that was an earlier deletion: it was seen as of rev.
+func (s status) goneAfter(rev int64) int64 {
+	if s.goneAt <= rev {
+		return 0
+	}
+	return s.goneAt
 }
 
 // standBehind registers t as the one that waits for pred. Two tickets wait for the same one only when the earlier of them

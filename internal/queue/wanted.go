@@ -86,11 +86,7 @@ func (g *group) waitersLocked(all map[string]*Contender) bool {
 		}
 	}
 	slices.SortFunc(queue, func(a, b *Contender) int { return cmp.Compare(a.Rev, b.Rev) })
-	leaves := make([]string, len(queue))
-	for i, c := range queue {
-		leaves[i] = c.Key[len(g.prefix):]
-	}
-	return Holders(leaves) < len(leaves)
+	return g.holders(queue) < len(queue)
 }
 
 // wantedLocked tells the holder of t, once, unless the hold has ended otherwise than by its release.

@@ -60,7 +60,8 @@ func (t *Ticket) open(ctx context.Context, near, far *follower, a ahead) (later 
 	}
 	q.keep(far)
 	if own != nil {
-		_, _, goneAt, ended = own.status()
+		now := own.status()
+		goneAt, ended = now.goneAt, now.changed
 	}
 	later, err = t.openLast(ctx, near, a.near, a, goneAt)
 	return later, ended, err
