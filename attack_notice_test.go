@@ -101,7 +101,7 @@ func (w *world) phantomLocked(b *belief) string {
 	case ahead.rev == 0:
 		return ""
 	case ahead.lease() == b.id().lease():
-		return "a phantom by hand-over lasts"
+		return "a phantom by handoff lasts"
 	}
 	return "a phantom lasts"
 }

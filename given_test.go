@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -479,7 +480,7 @@ func TestTimeCloseOfALostGivenLeaseIsBounded(t *testing.T) {
 						key = m.Key()
 						<-ctx.Done()
 						time.Sleep(2 * time.Second)
-						require.True(t, e.has(key))
+						assert.True(t, e.has(key))
 						close(stopped)
 						return nil
 					})

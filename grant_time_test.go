@@ -16,7 +16,7 @@ import (
 
 // The second holds by a handoff in memory while the deletion of the first hangs. Somebody removes the second's ticket, so
 // the third finds the first's right ahead of it: that has handed its hold on already.
-func TestTimeAHoldIsHandedOnInMemoryOnce(t *testing.T) {
+func TestTimeAHoldIsHandedOffInMemoryOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t, WithTTL(time.Hour))
 		first, second, third := NewMutex(s, "once"), NewMutex(s, "once"), NewMutex(s, "once")

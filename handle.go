@@ -49,7 +49,7 @@ func (h *handle) adopt(t *queue.Ticket) *Hold {
 		old.ticket.Removed(0)
 		_ = t.Hold().Release() // it lasted until now
 	default:
-		t.Hold().Lose() // not handed on to whoever waits for it in memory
+		t.Hold().Lose() // not handed off to whoever waits for it in memory
 	}
 	t.Leave()
 	return nil

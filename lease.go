@@ -183,7 +183,7 @@ func (ls *leases) renewUntilLost(l *queue.Lease) {
 		case <-l.Context().Done():
 			return
 		}
-		ls.tickets.Tend(l, false)
+		ls.tickets.StartChecks(l, false)
 		ls.renew(l)
 		timer.Reset(l.Due(every))
 	}

@@ -96,7 +96,7 @@ func (ls *leases) renew(l *queue.Lease) {
 				return
 			}
 		case <-again.C:
-			ls.tickets.Tend(l, true) // this renewal's read has been answered long ago, or not yet
+			ls.tickets.StartChecks(l, true) // this renewal's read has been answered long ago, or not yet
 			continue
 		case <-l.Context().Done():
 			return

@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcd "go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/tests/v3/framework/integration"
+	"go.uber.org/goleak"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
@@ -20,9 +21,13 @@ import (
 
 func newClient(t *testing.T) *clientv3.Client {
 	t.Helper()
+	before := goleak.IgnoreCurrent()
 	integration.BeforeTest(t, integration.WithoutGoLeakDetection(), integration.WithoutSkipInShort())
 	clus := integration.NewCluster(t, &integration.ClusterConfig{Size: 1})
-	t.Cleanup(func() { clus.Terminate(t) })
+	t.Cleanup(func() { // after those of the sessions, which are registered later
+		clus.Terminate(t)
+		goleak.VerifyNone(t, before)
+	})
 	return clus.Client(0)
 }
 
@@ -48,6 +53,16 @@ func keys(t *testing.T, client *clientv3.Client, prefix string) int64 {
 	return resp.Count
 }
 
+// queued waits until n keys are there.
+func queued(t *testing.T, client *clientv3.Client, prefix string, n int64) {
+	t.Helper()
+	ctx := soon(t)
+	require.Eventually(t, func() bool { // in a goroutine of its own
+		resp, err := client.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		return err == nil && resp.Count == n
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 func TestTheErrorsAreEtcdsOwn(t *testing.T) {
 	require.Equal(t, []error{etcd.ErrLocked, etcd.ErrSessionExpired, etcd.ErrLockReleased, etcd.ErrElectionNotLeader, etcd.ErrElectionNoLeader},
 		[]error{concurrency.ErrLocked, concurrency.ErrSessionExpired, concurrency.ErrLockReleased, concurrency.ErrElectionNotLeader,
@@ -64,8 +79,8 @@ func TestErrorsComeBare(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.True(t, other.Lock(ctx) == context.DeadlineExceeded, "two of one session exclude each other") //nolint:errorlint // as callers do
-	require.Eventually(t, func() bool { return keys(t, client, "bare/") == 1 }, 10*time.Second, 5*time.Millisecond, "its ticket goes")
-	require.True(t, other.Unlock(soon(t)) == concurrency.ErrLockReleased) //nolint:errorlint // as callers do
+	queued(t, client, "bare/", 1)                                                                         // its ticket goes
+	require.True(t, other.Unlock(soon(t)) == concurrency.ErrLockReleased)                                 //nolint:errorlint // as callers do
 	_, err := concurrency.NewElection(s, "nobody").Leader(soon(t))
 	require.True(t, err == concurrency.ErrElectionNoLeader)                                                          //nolint:errorlint // as callers do
 	require.True(t, concurrency.NewElection(s, "nobody").Proclaim(soon(t), "x") == concurrency.ErrElectionNotLeader) //nolint:errorlint // as callers do
@@ -165,7 +180,7 @@ func TestHeadersFenceInAMixedFleet(t *testing.T) {
 	got := make(chan error, 1)
 	queue := func(n int64, lock func(context.Context) error) {
 		go func() { got <- lock(soon(t)) }()
-		require.Eventually(t, func() bool { return keys(t, client, "mixed/") == n }, 10*time.Second, 5*time.Millisecond)
+		queued(t, client, "mixed/", n)
 	}
 	queue(2, second.Lock)
 	queue(3, third.Lock)

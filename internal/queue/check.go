@@ -152,9 +152,9 @@ func (q *Tickets) many(l *Lease) bool {
 	return len(l.tickets) > Few
 }
 
-// Tend starts what has to be done for the tickets once per renewal. It runs beside the renewals, however long it takes. all
+// StartChecks starts what has to be done for the tickets once per renewal. It runs beside the renewals, however long it takes. all
 // says that the renewal's read does not do it for a few.
-func (q *Tickets) Tend(l *Lease, all bool) {
+func (q *Tickets) StartChecks(l *Lease, all bool) {
 	if all || q.many(l) {
 		q.checks.Run(q.tasks, func() { q.checkAll(l) }) // beside it
 	}

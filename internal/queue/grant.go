@@ -74,7 +74,7 @@ func (t *Ticket) grantLocked() error {
 // t's; so while t's ticket is in etcd, nothing is ahead of it but pred's, which is released. Both are on the same lease, so
 // a crash removes both. A guard that was given out would stay true until pred's deletion is confirmed: then it must be
 // waited for. Elections always wait, since everybody would still see pred as the leader. A hold that was lost is not
-// handed on.
+// handed off.
 func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 	q := t.group.q
 	if !t.lease.Alive() {
@@ -85,7 +85,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 	if pred.state != left || !pred.handsOffLocked(t) {
 		return false, nil
 	}
-	pred.handed, t.memory = true, true
+	pred.handedOff, t.memory = true, true
 	if err := t.grantLocked(); err != nil {
 		return true, err
 	}
@@ -95,7 +95,7 @@ func (t *Ticket) handoff(pred *Ticket) (done bool, err error) {
 
 // handsOffLocked reports whether the hold of t, which has left, goes on in memory as next's.
 func (t *Ticket) handsOffLocked(next *Ticket) bool {
-	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handed &&
+	return t.letsInNext() && !t.guarded && t.kind.Handoff && !t.handedOff &&
 		next != nil && next.kind.Handoff && next.kind.Class.alone() && next.state == waiting && next.draining() == nil
 }
 

@@ -14,7 +14,7 @@ import (
 // callers name their locks. Two Txns could each be ahead of the other in one queue.
 //
 // Their hold is one: it begins when the last of them is first in its queue, ends when one of them is lost, and its release
-// is one Txn again. None of them is handed over in memory: it would hold, and the others not.
+// is one Txn again. None of them is handed off in memory: it would hold, and the others not.
 
 // set is tickets of different names that are put together, in the order of the names. Each stands for the whole: what its
 // holder can do with one (release.go) is done with all.

@@ -22,7 +22,7 @@ import (
 //
 //   - The ticket stays registered, as staying, until the key is gone, so that no other gets its name: the put of the next
 //     one of that name would find the key and take it for its own. The checks beside the renewals tell when it is gone.
-//   - Nobody takes a staying ticket for one of this Session: nothing is handed over from it, and it is waited for by a watch.
+//   - Nobody takes a staying ticket for one of this Session: nothing is handed off from it, and it is waited for by a watch.
 //   - The guard of the hold compares the revision of the value, which the move changes.
 //   - No clean-up deletes it by its name. A deletion by its revision follows only if the time is over, or etcd refuses.
 //

@@ -39,7 +39,7 @@ type Ticket struct {
 	state     state
 	guarded   bool          // its guard was given out: no handoff before its deletion is confirmed
 	byHolder  bool          // it held, and was released, not lost
-	handed    bool          // its hold went on in memory
+	handedOff bool          // its hold went on in memory
 	memory    bool          // its own hold is one that went on so
 	holds     bool          // it holds, and the end of that was not counted yet
 	work      work          // whether a function of its caller runs under it
