@@ -43,12 +43,11 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 	return clientv3.OpTxn(when, []clientv3.Op{clientv3.OpDelete(r.key)}, nil)
 }
 
-// Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to
-// the end without a function under them. (What a function ran under is to be released, and may not be yet: the caller of the
-// function is told of the end as it is.) Puts that are still under way are not stopped by it: what arrives later stays until the lease ends in etcd, and the
-// error says that it may; a put that was not answered for a TTL is not counted on any more. A ticket that is gone for us, since
-// its deletion was confirmed before its put arrived, may have come back: so if there is one whose put was not answered, what
-// the lease has under names of ours is looked for, as in a sweep.
+// Clear deletes the tickets under l, which is over, or with keepHolds, those but not the ones that held to the end. (What a
+// function of Do or Run ran under is deleted, too: its release may not have begun.) Puts that are still under way are not stopped
+// by it: what arrives later stays until the lease ends in etcd, and the error says that it may; a put that was not answered for a
+// TTL is not counted on any more. A ticket that is gone for us, since its deletion was confirmed before its put arrived, may have
+// come back: so if there is one whose put was not answered, what the lease has under names of ours is looked for, as in a sweep.
 func (q *Tickets) Clear(ctx context.Context, l *Lease, keepHolds bool) error {
 	l.unhook()
 	q.mu.Lock()
