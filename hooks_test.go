@@ -385,3 +385,26 @@ func TestTimeTheOpeningOfASessionWithoutALeaseIsTold(t *testing.T) {
 		require.Same(t, s, opened)
 	})
 }
+
+func TestTimeAHookIsToldOfTheSameHolderAsTheCall(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		var told []error
+		s := e.session(t, WithHooks(Hooks{WaitEnded: func(_ context.Context, w WaitEnd) { told = append(told, w.Err) }}))
+		other := e.session(t)
+		_, err := NewSemaphore(other, "p", 2).AcquireN(t.Context(), 2)
+		require.NoError(t, err)
+		lockedAs(t, other, "y")
+		_, permit := NewSemaphore(s, "p", 2).TryAcquire(t.Context())
+		_, try := TryLockAll(t.Context(), s, "x", "y")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, all := LockAll(ctx, s, "x", "y")
+		synctest.Wait()
+		for i, err := range []error{permit, try, all} {
+			var want, got *LockedError
+			require.ErrorAs(t, err, &want)
+			require.ErrorAs(t, told[i], &got)
+			require.Equal(t, want, got)
+		}
+	})
+}

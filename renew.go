@@ -117,7 +117,9 @@ func (r *renewal) send(ctx context.Context) (wait time.Duration) {
 			if n := len(e.out); n > 0 {
 				r.ls.renewed(r.l, lease.Now().Sub(e.out[n-1].sent), rpc.ErrUnanswered)
 			}
-			r.start(ctx, e)
+			if r.start(ctx, e); len(e.out) > 2 {
+				r.start(ctx, e) // of two at once, one meets another member than the one that answers none, see rpc.Retry
+			}
 			at, wanted = e.due(hedge, usual)
 		}
 		if wanted {

@@ -68,6 +68,26 @@ func TestTimeAFrozenMemberIsLeftEarly(t *testing.T) {
 	}
 }
 
+// Other requests may come at a pace that has every one which is sent alone meet the member that is frozen.
+func TestTimeARenewalWhoseEveryRequestMeetsTheFrozenMemberSendsTwoAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(10*time.Second))
+		all := lockedMany(t, s, 1)
+		first, last := s.Lease(), map[string]time.Time{}
+		e.bends(func(call string) fault {
+			if call != "read" && call != "keepalive" {
+				return fault{}
+			}
+			alone := !last[call].Equal(time.Now())
+			last[call] = time.Now()
+			return fault{lost: alone}
+		})
+		until(time.Now().Add(10 * time.Minute))
+		requireHeld(t, all)
+		require.Equal(t, first, s.Lease())
+	})
+}
+
 func TestTimeEveryReadToOneMemberAndEveryKeepAliveToAnotherThatIsFrozen(t *testing.T) {
 	for _, stuck := range []string{"keepalive", "read"} {
 		t.Run(stuck, func(t *testing.T) {

@@ -351,3 +351,37 @@ func TestTimeALockThatStaysOutlivesALostGivenLease(t *testing.T) {
 		require.Len(t, etcd.Keys("a/"), 1)
 	})
 }
+
+// UnlockAfter, of a job that ends at the last moment, while the Session shuts down.
+func TestTimeAStayThatBeginsDuringShutdownIsWaitedFor(t *testing.T) {
+	for what, end := range map[string]func(ctx context.Context, s *Session){
+		"and Close follows":                func(_ context.Context, s *Session) { _ = s.Close() },
+		"and the context of Shutdown ends": func(context.Context, *Session) {},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t)
+				m := lockedAs(t, s, "x")
+				e.bends(func(call string) fault {
+					if call == "write" || call == "grant" {
+						return fault{after: 300 * time.Millisecond}
+					}
+					return fault{}
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				defer cancel()
+				shut, stays := make(chan error, 1), make(chan error, 1)
+				go func() { shut <- s.Shutdown(ctx) }()
+				time.Sleep(50 * time.Millisecond)
+				go func() { stays <- m.UnlockAfter(context.Background(), time.Minute) }()
+				time.Sleep(50 * time.Millisecond)
+				end(ctx, s)
+				require.Error(t, <-shut)
+				require.NoError(t, <-stays)
+				require.NoError(t, s.Close())
+				time.Sleep(10 * time.Second)
+				require.Len(t, e.Keys("x/"), 1)
+			})
+		})
+	}
+}

@@ -374,3 +374,25 @@ func TestTimeWhoIsFarBackAsksWhoHoldsOnlyBeforeItGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// A goroutine that waits for an hour has asked once who holds. Others that give up an hour later tell nothing of that.
+func TestTimeNobodyIsToldOfAHolderOfLongAgo(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, first, second := e.session(t), e.session(t, WithIdentity("first")), e.session(t, WithIdentity("second"))
+		early, late := lockedAs(t, first, "x"), NewMutex(second, "x")
+		behindIt(t, func(ctx context.Context) error { return late.Lock(t.Context()) })
+		behindIt(t, NewMutex(second, "x").Lock)
+		behindIt(t, NewMutex(s, "x").Lock)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, early.Unlock(t.Context()))
+		time.Sleep(time.Hour)
+		for patience, want := range map[time.Duration]string{10 * time.Millisecond: "", 10 * time.Second: "second"} {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			var by *LockedError
+			require.ErrorAs(t, NewMutex(s, "x").Lock(ctx), &by)
+			cancel()
+			require.Equal(t, want, by.Holder, patience)
+			time.Sleep(time.Hour)
+		}
+	})
+}

@@ -115,7 +115,7 @@ func (w *watching) WaitEnded(ctx context.Context, q queue.WaitEnd) {
 			e.Token, e.Key = q.Ticket.Token(), q.Ticket.Key()
 		}
 		if by := q.By; by != nil {
-			locked := &LockedError{Name: q.Name, Holder: by.Value, Token: by.Rev, Key: by.Key}
+			locked := &LockedError{Name: q.In, Holder: by.Value, Token: by.Rev, Key: by.Key, Class: by.Class()}
 			if e.Err == nil {
 				e.Err = locked
 			} else {

@@ -21,7 +21,7 @@ func (q *Tickets) Acquire(
 ) (t *Ticket, by *Contender, in string, err error) {
 	w := q.waitBegun(ctx, k, as, false)
 	t, by, in, err = q.untilHeld(ctx, k, names, value, set.queue)
-	q.waitEnded(ctx, w, t, by, err)
+	q.waitEnded(ctx, w, t, by, in, err)
 	return t, by, in, err
 }
 

@@ -82,8 +82,8 @@ func (t *Ticket) blocker() *Contender {
 		return nil
 	}
 	by := t.group.ownHolderLocked(t.kind.Class)
-	if by == nil {
-		by = t.group.seen
+	if by == nil && (t.turn != nil && t.group.seenAt >= t.turn.began || lease.Now().Sub(t.group.seenAt) < t.lease.TTL/3) {
+		by = t.group.seen // during this call, or not long before
 	}
 	if by == nil || by.Rev >= t.rev || t.kind.Class.shares(t.group.class(by.Key)) {
 		return new(Contender)

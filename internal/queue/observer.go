@@ -49,6 +49,7 @@ type WaitEnd struct {
 	Ticket  *Ticket    // that holds
 	Memory  bool       // no answer of etcd stood between the last hold and this one
 	By      *Contender // who was in the way, where that is known
+	In      string     // in the queue of which name
 	Err     error
 }
 
@@ -115,7 +116,7 @@ func (q *Tickets) waitBegun(ctx context.Context, k *Kind, name string, try bool)
 }
 
 // waitEnded is its end.
-func (q *Tickets) waitEnded(ctx context.Context, w Wait, t *Ticket, by *Contender, err error) {
+func (q *Tickets) waitEnded(ctx context.Context, w Wait, t *Ticket, by *Contender, in string, err error) {
 	q.tally.waiting.Add(-1)
 	outcome := Failed
 	switch {
@@ -133,7 +134,9 @@ func (q *Tickets) waitEnded(ctx context.Context, w Wait, t *Ticket, by *Contende
 	}
 	q.tally.waits[outcome].Add(1)
 	if q.observer != nil {
-		q.observer.WaitEnded(ctx, WaitEnd{Wait: w, Outcome: outcome, Ticket: t, Memory: t != nil && t.memory, By: by, Err: err})
+		q.observer.WaitEnded(ctx, WaitEnd{
+			Wait: w, Outcome: outcome, Ticket: t, Memory: t != nil && t.memory, By: by, In: in, Err: err,
+		})
 	}
 }
 

@@ -23,7 +23,7 @@ func TestWithoutAnObserverNothingIsAllocatedForOne(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		w := q.waitBegun(context.Background(), k, "a", false)
 		ticket.beginHoldLocked()
-		q.waitEnded(context.Background(), w, ticket, nil, nil)
+		q.waitEnded(context.Background(), w, ticket, nil, "", nil)
 		ticket.endHoldLocked(left)
 	}))
 	c := q.Counts()

@@ -34,7 +34,7 @@ var errUnsettled = errors.New("an earlier Resume of this ticket by this Session 
 func (q *Tickets) Resume(ctx context.Context, k *Kind, name, key string, rev int64) (t *Ticket, by *Contender, err error) {
 	w := q.waitBegun(ctx, k, name, false)
 	t, by, err = q.resume(ctx, k, name, key, rev)
-	q.waitEnded(ctx, w, t, by, err)
+	q.waitEnded(ctx, w, t, by, name, err)
 	return t, by, err
 }
 

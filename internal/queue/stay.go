@@ -83,7 +83,7 @@ func (t *Ticket) startStaying(until lease.Instant) bool {
 	s := &stay{done: make(chan struct{})}
 	work, cancel := context.WithCancel(context.Background())
 	t.stay = s
-	q.tasks.Begin(work) // Close waits for it, or Shutdown, by AwaitReleased
+	q.tasks.BeginRelease(work) // Close waits for it, and Shutdown, by AwaitReleased
 	begun := q.tasks.Go(func() {
 		defer cancel()
 		defer q.tasks.End(work)

@@ -64,6 +64,7 @@ type Ticket struct {
 // turn is what a ticket needs while it waits for its turn. The Tickets' mu guards what is in it. The waiting caller may read
 // recheck and drain without: nobody else changes them.
 type turn struct {
+	began    lease.Instant
 	near     generation    // the ticket of another Session that it waits for, which checks ask for, too
 	drain    *drain        // it waits for readers to leave
 	counting bool          // it waits for the census to make room
@@ -138,7 +139,7 @@ func (t *Ticket) beginTurn() {
 
 func (t *Ticket) beginTurnLocked() {
 	if t.turn == nil {
-		t.turn = &turn{recheck: make(chan struct{}, 1)}
+		t.turn = &turn{began: lease.Now(), recheck: make(chan struct{}, 1)}
 	}
 }
 

@@ -29,7 +29,7 @@ func (q *Tickets) Try(
 		}
 		return by, err
 	})
-	q.waitEnded(ctx, w, t, by, err)
+	q.waitEnded(ctx, w, t, by, in, err)
 	return t, by, in, err
 }
 

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // This file waits for a ticket's turn, in the goroutine of the caller.
@@ -119,6 +120,10 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 	if !a.alone() && !own.kind.Class.alone() {
 		far, _ = t.own(a.far, a.rev)
 	}
+	var naming <-chan time.Time
+	if _, ends := ctx.Deadline(); ends {
+		naming = t.whenToAsk(ctx, a)
+	}
 	for {
 		var farGone <-chan struct{}
 		if far != nil {
@@ -152,6 +157,9 @@ func (t *Ticket) waitOwn(ctx context.Context, own *Ticket, a ahead) (granted boo
 		select {
 		case <-now.changed:
 		case <-farGone:
+		case <-naming:
+			t.askWhoHolds(a)
+			naming = nil
 		case <-t.turn.recheck: // for a watch, which this one does not have, unless it was removed itself
 			if t.isGone() {
 				return false, a, errRequeue

@@ -20,6 +20,7 @@ type Group struct {
 	// mu guards what follows. It may be taken under the queue's or an Aside's, and nothing is taken or cancelled under it.
 	mu      sync.Mutex
 	begun   bool                         // the end has begun
+	asked   bool                         // Working was called
 	stopped bool                         // nothing is started any more
 	working map[context.Context]struct{} // the holds under which callers run functions
 	idle    chan struct{}                // closed when none is left, made when somebody waits for that
@@ -79,7 +80,16 @@ func (g *Group) Begin(hold context.Context) bool {
 	return true
 }
 
-// End is the end of what Begin began.
+// BeginRelease notes what goes on for a release until hold ends. Those may begin, and are waited for, until Working is called.
+func (g *Group) BeginRelease(hold context.Context) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.asked {
+		g.working[hold] = struct{}{}
+	}
+}
+
+// End is the end of what Begin or BeginRelease began.
 func (g *Group) End(hold context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -95,6 +105,7 @@ func (g *Group) End(hold context.Context) {
 func (g *Group) Working(held bool) (ended <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.asked = true
 	if held {
 		maps.DeleteFunc(g.working, func(hold context.Context, _ struct{}) bool { return hold.Err() != nil })
 	}
