@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"math"
 	"testing"
 	"time"
 
@@ -55,16 +54,6 @@ func TestTimeAStayTakesNothingBackThatWasTakenUp(t *testing.T) {
 		require.ErrorIs(t, before.Lock(ctx), ErrLocked)
 		require.NoError(t, after.Unlock(t.Context()))
 	})
-}
-
-func TestTimeAStayThatIsTooLongIsRefused(t *testing.T) {
-	for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - time.Hour} {
-		found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
-			m := NewMutex(open(3*time.Second), "a")
-			require.NoError(t, m.Lock(t.Context()))
-			require.ErrorContains(t, m.UnlockAfter(t.Context(), d), "too large")
-		})
-	}
 }
 
 func TestTimeEverybodyWhoAsksAgainForAReleaseIsTold(t *testing.T) {

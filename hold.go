@@ -110,7 +110,7 @@ func (h *Hold) Release(ctx context.Context) error {
 // release is Release; with after, the place of the ticket stays taken until that has passed.
 func (h *Hold) release(ctx context.Context, after time.Duration) (err error) {
 	h.mu.Lock()
-	again, ok := h.released, !h.released || h.unleft
+	again, ok := h.released, !h.released || h.unleft && (after <= 0 || h.stays)
 	if !again {
 		h.released, h.stays = true, after > 0
 	}

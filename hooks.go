@@ -54,7 +54,7 @@ type Wait struct {
 	// Kind is what is wanted: "mutex" (so is the write side of an RWMutex), "reader", "permit" (of a Semaphore), "lockall" or
 	// "election".
 	Kind string
-	// Name is the name of the lock or the election.
+	// Name is the name of the lock or the election; of LockAll, a label of all: the first name, and how many more there are.
 	Name string
 	// Try says that it is taken only if it is free.
 	Try bool
@@ -83,9 +83,10 @@ type WaitEnd struct {
 	Outcome Outcome
 	// InMemory says that the hold came from another of this Session in memory, before etcd had confirmed that one's release.
 	InMemory bool
-	// Token and Key are those of the hold, if there is one.
+	// Token and Key are those of the hold, if there is one; Names are the names that it is of, one but for LockAll.
 	Token int64
 	Key   string
+	Names []string
 	// Err is why there is none. It matches what the error of the call matches.
 	Err error
 }

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
 
@@ -382,6 +383,29 @@ func TestTimeAStayThatBeginsDuringShutdownIsWaitedFor(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				require.Len(t, e.Keys("x/"), 1)
 			})
+		})
+	}
+}
+
+func TestTimeUnlockAfterKeepsNothingThatUnlockHasGivenBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		m := lockedAs(t, e.session(t), "x")
+		e.only("write", fault{late: 2 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, m.Unlock(ctx), ErrUnconfirmed)
+		require.ErrorIs(t, m.UnlockAfter(t.Context(), time.Hour), ErrNotHeld)
+		require.NoError(t, m.Unlock(t.Context()), "that is what the question is about")
+	})
+}
+
+func TestTimeALockStaysAsLongAsEtcdCanCount(t *testing.T) {
+	for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - time.Hour} { // the first is too long to be added to anything
+		inBubble(t, func(t *testing.T, e *etcd) {
+			m := lockedAs(t, e.session(t), "x")
+			require.NoError(t, m.UnlockAfter(t.Context(), d))
+			time.Sleep(24 * time.Hour)
+			require.Len(t, e.Keys("x/"), 1)
 		})
 	}
 }

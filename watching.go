@@ -112,7 +112,7 @@ func (w *watching) WaitEnded(ctx context.Context, q queue.WaitEnd) {
 	w.events.Put(func() {
 		e := WaitEnd{Wait: wait(q.Wait), Waited: waited, Outcome: outcomes[q.Outcome], InMemory: q.Memory, Err: q.Err}
 		if q.Ticket != nil {
-			e.Token, e.Key = q.Ticket.Token(), q.Ticket.Key()
+			e.Token, e.Key, e.Names = q.Ticket.Token(), q.Ticket.Key(), q.Ticket.Names()
 		}
 		if by := q.By; by != nil {
 			locked := &LockedError{Name: q.In, Holder: by.Value, Token: by.Rev, Key: by.Key, Class: by.Class()}

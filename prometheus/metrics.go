@@ -109,11 +109,11 @@ func (m *Metrics) Hooks() etcdlock.Hooks {
 		Opened: m.sessions.add,
 		WaitEnded: func(_ context.Context, w etcdlock.WaitEnd) {
 			m.acquire.WithLabelValues(m.of(w.Kind, w.Name, string(w.Outcome))...).Observe(w.Waited.Seconds())
-			if w.Outcome == etcdlock.OutcomeHeld { // so that the first loss of its kind shows as an increase
+			for _, name := range w.Names { // that are held: so that the first loss of its kind shows as an increase
 				for _, cause := range []etcdlock.LossCause{etcdlock.LostByDeadline, etcdlock.LostByRevoke, etcdlock.LostByRemoval} {
-					m.lost.WithLabelValues(m.of(w.Kind, w.Name, string(cause))...)
+					m.lost.WithLabelValues(m.of(w.Kind, name, string(cause))...)
 				}
-				m.overruns.WithLabelValues(m.of(w.Kind, w.Name)...)
+				m.overruns.WithLabelValues(m.of(w.Kind, name)...)
 			}
 		},
 		HoldEnded: func(h etcdlock.HoldEnd) {

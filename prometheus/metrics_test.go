@@ -181,6 +181,20 @@ func TestASessionThatHasNoLeaseIsLeftOut(t *testing.T) {
 	}
 }
 
+// increase() does not see a counter that begins with 1.
+func TestTheLossOfEachNameOfASetIsAnIncreaseFromZero(t *testing.T) {
+	inBubble(t, func(w *world) {
+		h, err := etcdlock.LockAll(context.Background(), w.session(), "x", "y")
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, 2*3, testutil.CollectAndCount(w.metrics, "etcdlock_lost_total"), "a cause and a name each")
+		w.etcd.Delete(h.Key())
+		require.ErrorIs(t, h.Release(context.Background()), etcdlock.ErrLost)
+		synctest.Wait()
+		require.Equal(t, 2*3, testutil.CollectAndCount(w.metrics, "etcdlock_lost_total"))
+	}, WithName(func(_, name string) string { return name }))
+}
+
 func TestALossIsCountedByItsCauseAndAnIncreaseFromZero(t *testing.T) {
 	inBubble(t, func(w *world) {
 		s, ctx := w.session(), context.Background()

@@ -54,6 +54,18 @@ func (g *gate) take(s syscall.Signal) {
 	}
 }
 
+// unlessSignalled runs f until it returns, or until a signal has ended the wait: f may then go on to the end of the process.
+func (g *gate) unlessSignalled(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-g.ctx.Done():
+		return g.ctx.Err()
+	}
+}
+
 // start starts the command, unless a signal came before: then it returns that end.
 func (g *gate) start(p *process) error {
 	g.mu.Lock()

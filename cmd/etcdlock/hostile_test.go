@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"syscall"
@@ -45,6 +46,22 @@ func TestWhoShowsOneRowForEachPlaceWhateverItsValue(t *testing.T) {
 	out := lock(t, "who", name(t)).wait()
 	assert.Equal(t, 2, strings.Count(out, "\n"), out)
 	assert.Contains(t, out, `"a\nb  holds\tevil \x1b[31m"`)
+}
+
+// What who has to say may have no reader: then a signal ends it, though it still writes.
+func TestASignalEndsWhatIsStillWritten(t *testing.T) {
+	t.Parallel()
+	g := new(gate)
+	g.ctx, g.cancel = context.WithCancel(t.Context())
+	writes := make(chan struct{})
+	go func() {
+		<-writes
+		g.take(syscall.SIGTERM)
+	}()
+	forEver := make(chan struct{})
+	defer close(forEver)
+	assert.ErrorIs(t, g.unlessSignalled(func() error { close(writes); <-forEver; return nil }), context.Canceled)
+	assert.Equal(t, &ending{exitSignal + int(syscall.SIGTERM), nil}, g.signalled())
 }
 
 // What hold has to say may have no reader. It ends by a signal and by a loss all the same.

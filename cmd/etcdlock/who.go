@@ -38,10 +38,13 @@ func (a *app) whoCommand() *cobra.Command {
 			if err == nil {
 				defer client.Close() //nolint:errcheck // all has been read
 			}
-			if err == nil && watch {
-				err = a.watch(g, client, names[0], asJSON)
-			} else if err == nil {
-				err = a.who(g.ctx, client, names, asJSON)
+			if err == nil {
+				err = g.unlessSignalled(func() error { // stdout may have no reader
+					if watch {
+						return a.watch(g, client, names[0], asJSON)
+					}
+					return a.who(g.ctx, client, names, asJSON)
+				})
 			}
 			if end := g.signalled(); end != nil {
 				return end

@@ -132,9 +132,12 @@ func (t *Ticket) keep(s *stay, until lease.Instant) {
 	}
 }
 
+// maxTTL is the longest that etcd grants, in seconds: some 285 years.
+const maxTTL = 9_000_000_000
+
 // grantRest asks for a lease that lasts as long as what is left; 0 if there is none yet.
 func (t *Ticket) grantRest(ctx context.Context, rest time.Duration, s *stay) clientv3.LeaseID {
-	seconds := int64((rest-1)/time.Second) + 1
+	seconds := min(int64((rest-1)/time.Second)+1, maxTTL)
 	resp, err := t.group.q.c.Grant(ctx, seconds)
 	if err == nil {
 		return resp.ID

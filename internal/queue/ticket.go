@@ -186,6 +186,14 @@ func (t *Ticket) Keys() (keys []string) {
 	return keys
 }
 
+// Names are the names that these queue for.
+func (t *Ticket) Names() (names []string) {
+	for _, t := range t.set() {
+		names = append(names, t.group.Name)
+	}
+	return names
+}
+
 // Value is what it was put with. It takes no mutex, so it is not for an Election's ticket, whose value Proclaim changes.
 func (t *Ticket) Value() string { return t.value }
 
