@@ -49,7 +49,8 @@ func WithHooks(hooks Hooks) Option {
 	}
 }
 
-// Wait is a call that wants to hold: Lock, TryLock, Do, Campaign, Run and their like.
+// Wait is a call that wants to hold: Lock, TryLock, Do, Campaign, Run and their like. A call that waits, or is refused, because
+// the last hold of its own value was lost and awaits its Unlock does not queue, and is none: the log tells of it, at Warn.
 type Wait struct {
 	// Kind is what is wanted: "mutex" (so is the write side of an RWMutex), "reader", "permit" (of a Semaphore), "lockall" or
 	// "election".
