@@ -161,11 +161,12 @@ func (m *Mutex) Unlock(ctx context.Context) error { return m.release(ctx, nil, 0
 // later, by a machine whose clock is a little behind. Everybody sees the lock as held by this Session, and waits or is told
 // ErrLocked, this Session itself too. A d of 0 or less is Unlock.
 //
-// It returns nil when etcd has confirmed that, and ErrNotHeld after an Unlock, also where that is not confirmed. d counts from the call and is rounded up to whole seconds and to the least TTL
-// that etcd grants (2 s by default); a change of etcd's leader may make it longer, and nothing makes it shorter. Nothing ends
-// it early but deleting the key. Whoever crashes before the call leaves the lock for its TTL only: this is for work that has
-// been done. Errors are those of Unlock. ErrUnconfirmed says that it goes on in the background, for as long as the Session
-// lasts; what etcd refuses for good releases the lock at once, with etcd's error.
+// It returns nil when etcd has confirmed that, and ErrNotHeld after an Unlock, also where that is not confirmed. d counts from
+// the call and is rounded up to whole seconds and to the least TTL that etcd grants (2 s by default); a change of etcd's leader
+// may make it longer, and nothing makes it shorter. Nothing ends it early but deleting the key. Whoever crashes before the call
+// leaves the lock for its TTL only: this is for work that has been done. Errors are those of Unlock. ErrUnconfirmed says that it
+// goes on in the background, for as long as the Session lasts; what etcd refuses for good releases the lock at once, with etcd's
+// error.
 func (m *Mutex) UnlockAfter(ctx context.Context, d time.Duration) error {
 	return m.release(ctx, nil, d)
 }
