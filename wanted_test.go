@@ -192,8 +192,8 @@ func TestTimeAHoldThatHasEndedIsWantedByNobody(t *testing.T) {
 			behindIt(t, func(ctx context.Context) error {
 				return NewMutex(s, "b").Do(ctx, func(ctx context.Context) error { <-ctx.Done(); time.Sleep(3 * time.Second); return nil })
 			})
-			ended := make(chan error, 1)
-			go func() { ended <- s.Close() }()
+			ended := make(chan struct{})
+			go func() { defer close(ended); _ = s.Close() }()
 			t.Cleanup(func() { <-ended })
 			return wanted, m.Context()
 		},
