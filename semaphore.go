@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -141,7 +142,8 @@ func (m *Semaphore) Waiters(ctx context.Context) ([]Contender, error) {
 // any ticket: one that queued before may hold later.
 //
 // It retries while etcd is away, until ctx or the hold ends. Where all numbers are taken it waits: one of them is that of a
-// hold whose ticket others have removed, and whose owner has yet to notice. A hold that is not a Semaphore's has no number:
+// hold whose ticket others have removed, and whose owner has yet to notice. If ctx ends first, the error matches ctx.Err() and
+// ErrLocked. A hold that is not a Semaphore's has no number:
 // that is an error.
 //
 // A number is a key "name/of-<n>-slot/<number>" in etcd, so a lock of the name "name/of-<n>-slot" would wait for it: take none.
@@ -153,6 +155,9 @@ func (h *Hold) Slot(ctx context.Context) (slot int, token int64, err error) {
 		return 0, 0, fmt.Errorf("etcdlock: slot of %q: only a hold of a Semaphore has one", h.shown())
 	}
 	n, token, err := h.ticket.Slot(ctx)
+	if errors.Is(err, queue.ErrAllTaken) {
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
 	if err != nil {
 		return 0, 0, h.failed("slot of", err)
 	}

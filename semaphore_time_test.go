@@ -505,6 +505,25 @@ func TestTimeATryForAPermitIsNotBusyForBeingOvertaken(t *testing.T) {
 	})
 }
 
+func TestTimeWhereAllNumbersAreTakenTheErrorIsThatOfALock(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		h, err := NewSemaphore(e.session(t), "a", 1).Acquire(t.Context())
+		require.NoError(t, err)
+		e.Put("a/of-1-slot/0", "of a ticket that is gone", 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err = h.Slot(ctx)
+		require.ErrorIs(t, err, ErrLocked)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		e.away()
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err = h.Slot(ctx)
+		require.NotErrorIs(t, err, ErrLocked, "nobody knows")
+		e.bends(nil)
+	})
+}
+
 func TestTimeASlotThatIsAskedForTwiceIsOne(t *testing.T) {
 	found(t, func(t *testing.T, etcd *memetcd.Server, open func(time.Duration) *Session) {
 		s := open(semTTL)

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,6 +20,9 @@ import (
 //
 // A ticket has one at most, whatever is sent twice or arrives late: the Txn that takes one asks whether the ticket is there
 // and has none. None is overwritten: a put would keep the create revision of the owner before.
+
+// ErrAllTaken says that no number was free in time: one of them is of a hold whose ticket others have removed.
+var ErrAllTaken = errors.New("all numbers are taken")
 
 // Permit reports whether the ticket is one.
 func (t *Ticket) Permit() bool { return t.kind.Class.permits() }
@@ -40,22 +44,27 @@ func (t *Ticket) Slot(ctx context.Context) (n, token int64, err error) {
 
 func (t *Ticket) slot(ctx context.Context) (n, token int64, err error) {
 	var pace rpc.Pace
+	full := false
 	taken, err := t.takenSlots(ctx)
 	for first := true; err == nil; first = false {
 		mine, free := t.readSlots(taken)
+		full = len(free) == 0
 		switch {
 		case mine != nil:
 			n, _ := t.number(mine)
 			return n, mine.CreateRevision, nil
-		case len(free) == 0 && !pace.Wait(ctx):
-			return 0, 0, ctx.Err()
-		case len(free) == 0:
+		case full && !pace.Wait(ctx):
+			err = ctx.Err()
+		case full:
 			taken, err = t.takenSlots(ctx)
 		case first:
 			taken, err = t.takeSlot(ctx, free[0])
 		default: // somebody else was faster, who may be so again
 			taken, err = t.takeSlot(ctx, free[t.rev%int64(len(free))])
 		}
+	}
+	if full && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ErrAllTaken, err)
 	}
 	return 0, 0, err
 }
