@@ -31,7 +31,7 @@ import (
 //
 // ErrTaken changes nothing. Any other error means that nothing is held, and that the ticket is deleted, or will be when a
 // request that is late arrives, unless it never got to this Session's lease; so this Session does not take up the same ticket
-// again, and says so, but another can. The value must not hold: ErrLocked says that it does.
+// again, and says so, but one with another lease can. The value must not hold: ErrLocked says that it does.
 //
 // A Session that was given its lease (WithLease) cannot tell whether it was itself that moved the ticket there, if no answer
 // came. So it deletes nothing then: the ticket stays, on the lease where it was or on this one, also after ErrTaken, and is

@@ -221,17 +221,42 @@ func TestTimeAClaimThatTheClientRepeatsIsMade(t *testing.T) {
 	})
 }
 
-// Somebody who writes by hand on a Session's own lease, or takes the ticket off it, takes nothing up.
+// A ticket goes to another Session and comes back, by a claim that arrives when it was given up.
+func TestTimeATicketThatComesBackIsSwept(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		old, err := NewSession(t.Context(), e.client(t), WithTTL(time.Hour))
+		require.NoError(t, err)
+		left := lockedAs(t, old, "m")
+		key := left.Key()
+		require.NoError(t, old.Orphan())
+		s := e.session(t, WithTTL(10*time.Second))
+		m := NewMutex(s, "m")
+		require.NoError(t, m.Resume(t.Context(), key, e.Key(key).ModRevision))
+		other, err := NewSession(t.Context(), e.client(t), WithTTL(time.Hour))
+		require.NoError(t, err)
+		require.NoError(t, NewMutex(other, "m").Resume(t.Context(), key, e.Key(key).ModRevision))
+		<-m.Context().Done()
+		require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
+		require.NoError(t, other.Orphan())
+		e.only("write", fault{late: 3 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, m.Resume(ctx, key, e.Key(key).ModRevision), context.DeadlineExceeded)
+		e.bends(nil)
+		time.Sleep(20 * time.Second)
+		require.Empty(t, e.Keys("m/"))
+	})
+}
+
+// Somebody who writes a ticket by hand takes it off its lease, and takes nothing up.
 func TestTimeWhoWritesByHandEndsNoHold(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {
 		s := e.session(t, WithTTL(10*time.Second))
 		led := NewElection(s, "led")
 		require.NoError(t, led.Campaign(t.Context(), "one"))
-		for _, id := range []int64{int64(s.Lease()), 0} {
-			e.Put(led.Key(), "by hand", id)
-			time.Sleep(10 * time.Second)
-			require.NoError(t, led.Verify(t.Context()))
-		}
+		e.Put(led.Key(), "by hand", 0)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, led.Verify(t.Context()))
 		require.NoError(t, led.Proclaim(t.Context(), "two"))
 		require.NoError(t, led.Resign(t.Context()))
 	})
@@ -387,7 +412,7 @@ func TestTimeAClaimThatWasGivenUpIsNotMadeAgain(t *testing.T) {
 		require.ErrorIs(t, led.Resume(ctx, key, token), context.DeadlineExceeded)
 		for range 4 { // also when the deletion was confirmed by its second request
 			err := led.Resume(t.Context(), key, token)
-			require.ErrorContains(t, err, "another Session can")
+			require.ErrorContains(t, err, "a Session with another lease can")
 			require.NotErrorIs(t, err, ErrTaken, "it is there")
 			time.Sleep(time.Second)
 		}
@@ -528,6 +553,39 @@ func TestTimeWhoMadeTheLeaseNoticesThatItsTicketWasTakenUp(t *testing.T) {
 				require.ErrorIs(t, m.Unlock(t.Context()), ErrLost)
 				require.NoError(t, leads.Verify(t.Context()))
 				require.NoError(t, has.Unlock(t.Context()))
+			})
+		})
+	}
+}
+
+// Also where it had proclaimed another value meanwhile, without an answer; or somebody has written one on that lease.
+func TestTimeWhoMadeTheLeaseNoticesThatAnyValueOfItWasTakenUp(t *testing.T) {
+	for what, writes := range map[string]func(t *testing.T, e *etcd, s *Session, led *Election){
+		"its own": func(t *testing.T, e *etcd, _ *Session, led *Election) {
+			t.Helper()
+			e.Judge(func(r memetcd.Request) memetcd.Verdict { return memetcd.Verdict{AnswerLost: r.Write} })
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			require.ErrorIs(t, led.Proclaim(ctx, "two"), context.DeadlineExceeded)
+			e.Judge(e.judge)
+		},
+		"somebody's": func(_ *testing.T, e *etcd, s *Session, led *Election) { e.Put(led.Key(), "two", int64(s.Lease())) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t, WithTTL(6*time.Second))
+				led := NewElection(s, "led")
+				require.NoError(t, led.Campaign(t.Context(), "one"))
+				writes(t, e, s, led)
+				leads := NewElection(e.session(t, WithLease(s.Lease())), "led")
+				now, err := leads.Leader(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, "two", now.Value)
+				require.NoError(t, leads.Resume(t.Context(), now.Key, now.Modified))
+				time.Sleep(3 * time.Second)
+				require.ErrorIs(t, context.Cause(led.Context()), ErrLost)
+				require.ErrorIs(t, led.Proclaim(t.Context(), "two"), ErrLost)
+				require.NoError(t, leads.Verify(t.Context()))
 			})
 		})
 	}

@@ -130,15 +130,15 @@ func (e *Election) leading(ctx context.Context, f func(l *etcdlock.Election, own
 	if key == "" {
 		return ErrElectionNotLeader
 	}
-	err := e.s.on(ctx, func(live *etcdlock.Session, own bool) error {
-		l := e.leader()
-		if !own {
-			l = etcdlock.NewElection(live, e.name)
+	err := e.s.on(ctx, func(live *etcdlock.Session, own bool) (err error) {
+		l := etcdlock.NewElection(live, e.name)
+		if own {
+			l, err = e.leaderOf(ctx, key, rev)
+		} else {
+			err = e.resume(ctx, l, key, rev)
 		}
-		if l.Key() != key {
-			if err := e.resume(ctx, l, key, rev); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 		return f(l, own)
 	})
@@ -150,6 +150,31 @@ func (e *Election) leading(ctx context.Context, f func(l *etcdlock.Election, own
 		e.resigned(key, rev)
 	}
 	return err
+}
+
+// leaderOf is the value of the library by which this session has the lead; it takes up one that was resumed. One take-up at a
+// time: for another value of this session, or another call, it is the same lead.
+func (e *Election) leaderOf(ctx context.Context, key string, rev int64) (*etcdlock.Election, error) {
+	select {
+	case e.s.taking <- struct{}{}:
+		defer func() { <-e.s.taking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	l := e.leader()
+	if l.Key() == key {
+		return l, nil
+	}
+	if has := e.s.leading(key); has != nil && has.Token() == rev {
+		l = has
+	} else if err := e.resume(ctx, l, key, rev); err != nil {
+		return nil, err
+	}
+	e.s.leadsBy(key, l)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lead = l
+	return l, nil
 }
 
 // resume takes up the lead that this value is known to have.

@@ -26,7 +26,8 @@ type Session struct {
 	ask    *etcdlock.Session // without a lease: for questions, which outlive the session
 	ctx    context.Context
 	cancel context.CancelFunc
-	unhook func() bool // from the end of the context that WithContext gave
+	unhook func() bool   // from the end of the context that WithContext gave
+	taking chan struct{} // full while a lead that was resumed is taken up
 
 	mu       sync.Mutex                    // guards what follows; a leaf
 	orphaned bool                          // the lease is renewed no more, and may be by somebody else
@@ -38,7 +39,10 @@ type Session struct {
 // NewSession gets a session with a lease of its own, or with that of WithLease, which it renews first. A given lease that is
 // gone makes a session that is over, as in etcd's package.
 func NewSession(client *v3.Client, opts ...SessionOption) (*Session, error) {
-	s := &Session{client: client, leads: make(map[string]*etcdlock.Election), held: make(map[string]int), calling: make(map[string]int)}
+	s := &Session{
+		client: client, taking: make(chan struct{}, 1),
+		leads: make(map[string]*etcdlock.Election), held: make(map[string]int), calling: make(map[string]int),
+	}
 	s.opts = sessionOptions{client: client, ttl: defaultSessionTTL, ctx: client.Ctx()}
 	for _, opt := range opts {
 		opt(&s.opts)

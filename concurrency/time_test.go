@@ -2,6 +2,7 @@ package concurrency_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -214,6 +215,29 @@ func TestTimeAResignForgetsNoLaterLeadOfTheValue(t *testing.T) {
 		require.NoError(t, <-resigned)
 		require.NotEmpty(t, e.Key())
 		require.NoError(t, e.Resign(t.Context()))
+		require.Empty(t, etcd.Keys("e/"))
+		require.NoError(t, s.Close())
+	})
+}
+
+// With etcd's package every value of a key leads. So it is here, in one session, whoever of them has taken the lead up.
+func TestTimeAllValuesOfAResumedLeadAreOne(t *testing.T) {
+	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
+		old, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		e := concurrency.NewElection(old, "e")
+		require.NoError(t, e.Campaign(t.Context(), "x"))
+		key, rev := e.Key(), e.Rev()
+		old.Orphan()
+		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		first, second := concurrency.ResumeElection(s, "e", key, rev), concurrency.ResumeElection(s, "e", key, rev)
+		said := make(chan error, 2)
+		go func() { said <- first.Proclaim(t.Context(), "one") }()
+		go func() { said <- first.Proclaim(t.Context(), "two") }()
+		require.NoError(t, errors.Join(<-said, <-said), "at once")
+		require.NoError(t, second.Proclaim(t.Context(), "three"))
+		require.NoError(t, concurrency.ResumeElection(s, "e", key, rev).Resign(t.Context()))
 		require.Empty(t, etcd.Keys("e/"))
 		require.NoError(t, s.Close())
 	})

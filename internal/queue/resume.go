@@ -28,7 +28,7 @@ var ErrTaken = errors.New("etcdlock: taken up already, or gone")
 
 // errUnsettled says that a deletion may be under way which would meet the ticket on this lease.
 var errUnsettled = errors.New("an earlier Resume of this ticket by this Session was not answered, and what cleans up after it " +
-	"may still arrive: another Session can take it up")
+	"may still arrive: a Session with another lease can take it up")
 
 // Resume claims the ticket key, as it was written at revision rev, and waits for its turn, if it does not hold already.
 func (q *Tickets) Resume(ctx context.Context, k *Kind, name, key string, rev int64) (t *Ticket, by *Contender, err error) {
@@ -85,6 +85,9 @@ func (q *Tickets) claimedTicket(l *Lease, k *Kind, name, key string) (*Ticket, e
 		return nil, errUnsettled
 	case l.tickets[key] != nil, l.numberLocked(key) > 0:
 		return nil, ErrTaken // by this Session itself
+	}
+	if !l.shared {
+		delete(l.passedOn, key) // it comes back
 	}
 	g := q.groupLocked(name)
 	t := &Ticket{group: g, lease: l, kind: k, claimed: true, after: g.goneAt, key: key}
@@ -165,10 +168,8 @@ func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 }
 
 // takenLocked reports whether kv, which is this ticket, shows that another Session has taken it up: nobody else puts it on
-// another lease, or writes it on a lease that others use. On a lease of our own, which somebody may have been given all the
-// same, it is whoever writes the value again that is there; one who writes another does so by hand, and then the ticket stays
-// ours, as it does when that takes it off its lease. One that stays is on its way to another lease by our own hand, and for
-// nobody to take up.
+// another lease, or writes it on ours, which another Session may have been given. Whoever writes it by hand takes it off its
+// lease; then it stays ours. One that stays is on its way to another lease by our own hand, and for nobody to take up.
 func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	if t.state == staying {
 		return false
@@ -177,14 +178,14 @@ func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	case 0:
 		return false
 	case t.lease.ID:
-		return kv.ModRevision > t.mod && !t.byUsLocked(kv) && (t.lease.shared || string(kv.Value) == t.value)
+		return kv.ModRevision > t.mod && !t.byUsLocked(kv)
 	}
 	return true
 }
 
 // byUsLocked reports whether kv can be what a Proclaim has written that was not answered. All of these name the same revision
 // that they replace, so one of them was made at most. (Who takes it up writes the value again that is there: of a Proclaim of
-// that same value it cannot be told.)
+// that same value it cannot be told before the next one.)
 func (t *Ticket) byUsLocked(kv *mvccpb.KeyValue) bool {
 	return kv.Version == t.version+1 && slices.Contains(t.pending, string(kv.Value))
 }
