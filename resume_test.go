@@ -221,6 +221,26 @@ func TestTimeAClaimThatTheClientRepeatsIsMade(t *testing.T) {
 	})
 }
 
+// An earlier copy of the put of a ticket that another Session had taken up, and released, arrives.
+func TestTimeWhatArrivesAfterATicketThatWasTakenUpIsSwept(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s, other := e.session(t, WithTTL(10*time.Second)), e.session(t, WithTTL(10*time.Second))
+		var first atomic.Bool
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			if puts(r) && first.CompareAndSwap(false, true) {
+				return memetcd.Verdict{Delay: 20 * time.Second}
+			}
+			return e.judge(r)
+		})
+		m, has := lockedAs(t, s, "m"), NewMutex(other, "m")
+		require.NoError(t, has.Resume(t.Context(), m.Key(), m.Token()))
+		<-m.Context().Done()
+		require.NoError(t, has.Unlock(t.Context()))
+		time.Sleep(30 * time.Second)
+		require.Empty(t, e.Keys("m/"))
+	})
+}
+
 // A ticket goes to another Session and comes back, by a claim that arrives when it was given up.
 func TestTimeATicketThatComesBackIsSwept(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {

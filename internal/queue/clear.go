@@ -16,6 +16,7 @@ import (
 type remains struct {
 	generation
 	mod   int64         // as of which it was this Session's; 0 where that is not known
+	after int64         // it was created after this revision
 	slots []clientv3.Op // that delete its number, if it may have one
 }
 
@@ -39,6 +40,9 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 		fallthrough
 	default:
 		when = append(when, clientv3.Compare(clientv3.LeaseValue(r.key), "=", id))
+	}
+	if r.after > 0 {
+		when = append(when, clientv3.Compare(clientv3.CreateRevision(r.key), ">", r.after))
 	}
 	return clientv3.OpTxn(when, []clientv3.Op{clientv3.OpDelete(r.key)}, nil)
 }

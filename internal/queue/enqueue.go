@@ -123,7 +123,7 @@ func (t *Ticket) foundTaken(kv *mvccpb.KeyValue) bool {
 	if !t.takenLocked(kv) {
 		return false
 	}
-	t.passedOnLocked()
+	t.passedOnLocked(kv.CreateRevision)
 	return true
 }
 

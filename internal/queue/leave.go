@@ -131,7 +131,7 @@ func (t *Ticket) Removed(at int64) {
 		hold = nil // it was released: this is the end of its time
 	}
 	if at == 0 {
-		t.passedOnLocked()
+		t.passedOnLocked(t.rev)
 	} else {
 		t.goneLocked(at)
 	}

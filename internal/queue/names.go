@@ -81,11 +81,11 @@ func (c *counter) giveLocked(l *Lease, n uint64) {
 // again. Nor is any lower one, so that one number remembers them all.
 func (l *Lease) burnLocked(n uint64) { l.names.burnt = max(l.names.burnt, n) }
 
-// passedOnLocked says that the key may be there as another Session's ticket. The put of the next one of its name would take
-// it for its own, and a sweep for a stray.
-func (t *Ticket) passedOnLocked() {
+// passedOnLocked says that the key may be there as another Session's ticket, created at rev. The put of the next one of its name
+// would take it for its own, and a sweep for a stray; but a later generation of that key is one.
+func (t *Ticket) passedOnLocked(rev int64) {
 	t.lease.burnLocked(t.n)
-	t.lease.passedOn[t.key] = true
+	t.lease.passedOn[t.key] = rev
 	t.goneLocked(0)
 }
 

@@ -181,7 +181,7 @@ func (t *Ticket) foundLocked(kv *mvccpb.KeyValue, id clientv3.LeaseID, at int64,
 		s.refused = errors.New("somebody has taken the ticket off its lease")
 	default: // another Session has taken it up, see Removed
 		s.refused = lease.ErrLost
-		t.passedOnLocked()
+		t.passedOnLocked(t.rev)
 	}
 }
 

@@ -69,16 +69,16 @@ func (q *Tickets) deleteStrays(ctx context.Context, l *Lease, kept map[string]bo
 	if err != nil {
 		return fmt.Errorf("listing the lease's keys: %w", err)
 	}
-	var strays []string
+	var strays []clientv3.Op
 	q.mu.Lock()
 	for _, attached := range resp.Keys {
 		key := string(attached)
 		n := l.numberLocked(key)
 		_, claimed := l.claims[key]
-		if n == 0 && !claimed || l.tickets[key] != nil || l.passedOn[key] || kept[key] {
+		if n == 0 && !claimed || l.tickets[key] != nil || kept[key] {
 			continue
 		}
-		strays = append(strays, key)
+		strays = append(strays, remains{generation: generation{key: key}, after: l.passedOn[key]}.deletion(l.ID))
 		if claimed {
 			l.claims[key] = true
 		} else {
@@ -86,7 +86,7 @@ func (q *Tickets) deleteStrays(ctx context.Context, l *Lease, kept map[string]bo
 		}
 	}
 	q.mu.Unlock()
-	return q.deleteKeys(ctx, l.Lease, strays)
+	return q.commit(ctx, strays)
 }
 
 // Attr names a lease in a log line.

@@ -85,7 +85,7 @@ type Lease struct {
 	tickets  map[string]*Ticket // every ticket that may be in etcd under this lease, by key
 	left     []remains          // of tickets that were given up after the lease's end, which nobody has deleted
 	claims   map[string]bool    // keys of which a claim may arrive late, see resume.go; true once what it made is deleted
-	passedOn map[string]bool    // keys of tickets that another Session has taken up, perhaps on this same lease
+	passedOn map[string]int64   // tickets that another Session has taken up, perhaps on this same lease: their create revisions
 	names    names
 }
 
@@ -112,7 +112,7 @@ func New(
 
 // Use has new tickets hang on l from now on; shared says that others may use l, too.
 func (q *Tickets) Use(l *lease.Lease, shared bool) *Lease {
-	under := &Lease{Lease: l, shared: shared, tickets: make(map[string]*Ticket), claims: make(map[string]bool), passedOn: make(map[string]bool)}
+	under := &Lease{Lease: l, shared: shared, tickets: make(map[string]*Ticket), claims: make(map[string]bool), passedOn: make(map[string]int64)}
 	if shared {
 		under.names = besideOthers()
 	}
