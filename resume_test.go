@@ -611,6 +611,25 @@ func TestTimeWhoMadeTheLeaseNoticesThatAnyValueOfItWasTakenUp(t *testing.T) {
 	}
 }
 
+// What is on another lease is nobody's Proclaim.
+func TestTimeATakeUpIsNotTakenForAProclaimWithoutAnAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t, WithTTL(6*time.Second))
+		led := NewElection(s, "led")
+		require.NoError(t, led.Campaign(t.Context(), "one"))
+		e.only("write", fault{lost: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, led.Proclaim(ctx, "one"), context.DeadlineExceeded)
+		e.bends(nil)
+		leads := NewElection(e.session(t), "led")
+		require.NoError(t, leads.Resume(t.Context(), led.Key(), led.Token()))
+		time.Sleep(3 * time.Second)
+		require.ErrorIs(t, context.Cause(led.Context()), ErrLost)
+		require.NoError(t, leads.Verify(t.Context()))
+	})
+}
+
 // Whoever proclaims the value that is there cannot tell what it finds from a copy of its own request. One of the two leads on.
 func TestTimeAProclaimOfTheSameValueOnTheMakersLeaseLeavesOneLeader(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *etcd) {

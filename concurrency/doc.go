@@ -15,7 +15,8 @@
 //   - Goroutines exclude each other, also those of one session: two Mutexes of one name never hold together.
 //   - A session ends, and Done says so, before its lease can have run out in etcd: at the time of the last renewal's sending,
 //     plus TTL, minus a twentieth of it; there, it may end after others have the lock.
-//   - A Lock, TryLock or Campaign that returned an error leaves no key behind, also when its answer was lost.
+//   - A Lock, TryLock or Campaign that returned an error leaves no key behind, also when its answer was lost: but for one that an
+//     earlier session on the same lease has left, and that was to be taken up. The next call takes it up.
 //   - A call returns when its context ends, also in a partition. Close returns within five seconds.
 //   - A waiter survives compactions, broken connections and a member that is frozen, and queues again when its key is deleted.
 //   - Holding "a/b" does not block "a". A TryLock that finds the lock busy writes no key.

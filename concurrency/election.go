@@ -177,18 +177,23 @@ func (e *Election) leaderOf(ctx context.Context, key string, rev int64) (*etcdlo
 	return l, nil
 }
 
-// resume takes up the lead that this value is known to have.
+// resume takes up the lead that this value is known to have. If the answer to the claim was lost, the lead has changed, and is
+// looked at again, see takeUp.
 func (e *Election) resume(ctx context.Context, l *etcdlock.Election, key string, rev int64) error {
-	now, err := e.ask.Leader(ctx)
-	if err == nil && now.Key == key && now.Token == rev {
+	seen := int64(0)
+	for {
+		now, err := e.ask.Leader(ctx)
+		switch {
+		case err != nil && !errors.Is(err, etcdlock.ErrNoLeader):
+			return err
+		case err != nil, now.Key != key, now.Token != rev, now.Modified == seen:
+			return ErrElectionNotLeader
+		}
 		if err = l.Resume(ctx, key, now.Modified); !errors.Is(err, etcdlock.ErrTaken) {
 			return err
 		}
+		seen = now.Modified
 	}
-	if err == nil || errors.Is(err, etcdlock.ErrNoLeader) || errors.Is(err, etcdlock.ErrTaken) {
-		return ErrElectionNotLeader
-	}
-	return err
 }
 
 // Leader asks etcd who leads: ErrElectionNoLeader if nobody does. The answer has the leader's key alone.

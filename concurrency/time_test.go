@@ -243,6 +243,27 @@ func TestTimeAllValuesOfAResumedLeadAreOne(t *testing.T) {
 	})
 }
 
+func TestTimeALeadIsTakenUpAlsoIfAnAnswerIsLost(t *testing.T) {
+	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
+		old, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		led := concurrency.NewElection(old, "e")
+		require.NoError(t, led.Campaign(t.Context(), "x"))
+		old.Orphan()
+		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		require.NoError(t, err)
+		first := true
+		etcd.Judge(func(r memetcd.Request) memetcd.Verdict {
+			lost := first && writes(r)
+			first = first && !lost
+			return memetcd.Verdict{AnswerLost: lost}
+		})
+		require.NoError(t, concurrency.ResumeElection(s, "e", led.Key(), led.Rev()).Resign(t.Context()))
+		require.Empty(t, etcd.Keys("e/"))
+		require.NoError(t, s.Close())
+	})
+}
+
 // Of three members one is frozen, each in its turn: the read that follows a hold may meet it.
 func TestTimeAFrozenMemberHoldsUpNoCall(t *testing.T) {
 	before := lease.Suspended

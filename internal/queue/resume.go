@@ -171,16 +171,8 @@ func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 // another lease, or writes it on ours, which another Session may have been given. Whoever writes it by hand takes it off its
 // lease; then it stays ours. One that stays is on its way to another lease by our own hand, and for nobody to take up.
 func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
-	if t.state == staying {
-		return false
-	}
-	switch clientv3.LeaseID(kv.Lease) {
-	case 0:
-		return false
-	case t.lease.ID:
-		return kv.ModRevision > t.mod && !t.byUsLocked(kv)
-	}
-	return true
+	on := clientv3.LeaseID(kv.Lease)
+	return t.state != staying && on != 0 && kv.ModRevision > t.mod && (on != t.lease.ID || !t.byUsLocked(kv))
 }
 
 // byUsLocked reports whether kv can be what a Proclaim has written that was not answered. All of these name the same revision
