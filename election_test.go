@@ -328,7 +328,7 @@ func TestAProclaimThatArrivesLateUndoesNothing(t *testing.T) {
 
 	deliver, err = stranded(func() error { return e.Proclaim(soon(t), "e") })
 	require.NoError(t, err)
-	_, err = client.Put(soon(t), e.Key(), "somebody's")
+	_, err = client.Put(soon(t), e.Key(), "somebody's", clientv3.WithIgnoreLease())
 	require.NoError(t, err)
 	require.NoError(t, e.Proclaim(soon(t), "f"), "whoever wrote in between")
 	require.NoError(t, deliver())

@@ -19,7 +19,8 @@ import (
 //
 //   - The earlier holder has ended, or knows that it does not hold. A Session that still lives notices within TTL/3 and a
 //     round trip that its ticket was taken up, and its hold ends with ErrLost; in between both believe to hold. Its Unlock
-//     deletes the ticket for as long as it has not noticed. Of a Session with WithLinger the Session has to have ended: what
+//     deletes the ticket for as long as it has not noticed. A Session that lives and has made the lease itself on which this
+//     one is keeps the ticket: then this hold ends instead. Of a Session with WithLinger the Session has to have ended: what
 //     lingers it locks again without asking etcd.
 //   - Both holds have the same token. A store that fences by it cannot tell what the earlier holder sent late from what this
 //     one sends. The guard of the earlier lead of an Election stays true; that of a Mutex is not true any more.

@@ -227,3 +227,24 @@ func TestTimeWhoAsksAfterARefusalIsToldAllTheSame(t *testing.T) {
 		require.True(t, isWanted(wanted))
 	})
 }
+
+// What a mirror lists may be as of before the deletion of the ticket from which the hold came, and be taken in after that.
+func TestTimeAHoldThatCameInMemoryIsNotWantedByAnOldList(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		s := e.session(t)
+		first, second := NewMutex(s, "a"), NewMutex(s, "a")
+		require.NoError(t, first.Lock(t.Context()))
+		got := make(chan error, 1)
+		go func() { got <- second.Lock(t.Context()) }()
+		synctest.Wait()
+		e.bends(func(call string) fault {
+			return map[string]fault{"write": {late: 20 * time.Millisecond}, "read": {after: 50 * time.Millisecond}}[call]
+		})
+		released := make(chan error, 1)
+		go func() { released <- first.Unlock(t.Context()) }()
+		require.NoError(t, <-got)
+		wanted := second.Wanted()
+		require.NoError(t, <-released)
+		require.False(t, isWanted(wanted))
+	})
+}

@@ -30,7 +30,7 @@ func (t *Ticket) proclaim(ctx context.Context, value string) error {
 	q := t.group.q
 	for {
 		q.mu.Lock()
-		mod, sure, same := t.mod, len(t.pending) == 0, value == t.value
+		mod, next, sure, same := t.mod, t.version+1, len(t.pending) == 0, value == t.value
 		if !slices.Contains(t.pending, value) {
 			t.pending = append(t.pending, value) // until this one is answered
 		}
@@ -40,7 +40,7 @@ func (t *Ticket) proclaim(ctx context.Context, value string) error {
 			return err
 		}
 		if resp.Succeeded {
-			t.wrote(resp.Header.Revision, t.version+1, value) // which changes here alone, in turn
+			t.wrote(resp.Header.Revision, next, value)
 			return nil
 		}
 		kv := generationOf(resp.Responses[0].GetResponseRange().Kvs, t.key, t.rev)
@@ -55,10 +55,10 @@ func (t *Ticket) proclaim(ctx context.Context, value string) error {
 			return lease.ErrLost
 		}
 		// An earlier attempt of this call or of another has arrived, or somebody has written it by hand. Where it is the same value
-		// again, it may be a take-up after all, on a lease of our own that somebody was given: it is written once more, which
-		// whoever took it up notices.
+		// again, or not the next version, it may be a take-up after all, on a lease of our own that somebody was given: it is
+		// written once more, see keepOurs.
 		t.wrote(kv.ModRevision, kv.Version, string(kv.Value))
-		if string(kv.Value) == value && !same {
+		if string(kv.Value) == value && !same && kv.Version == next {
 			return nil
 		}
 	}

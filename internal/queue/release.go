@@ -182,5 +182,7 @@ func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
 		t.Removed(rev)
 	} else if t.taken(kv) {
 		t.Removed(0)
+	} else {
+		t.keepOurs(kv)
 	}
 }

@@ -168,11 +168,41 @@ func (t *Ticket) taken(kv *mvccpb.KeyValue) bool {
 }
 
 // takenLocked reports whether kv, which is this ticket, shows that another Session has taken it up: nobody else puts it on
-// another lease, or writes it on ours, which another Session may have been given. Whoever writes it by hand takes it off its
-// lease; then it stays ours. One that stays is on its way to another lease by our own hand, and for nobody to take up.
+// another lease, or writes it on a lease that others use. On a lease of our own it stays ours (see keepOurs), as it does where
+// somebody takes it off its lease by hand. One that stays is on its way to another lease by our own hand, and for nobody to take
+// up.
 func (t *Ticket) takenLocked(kv *mvccpb.KeyValue) bool {
 	on := clientv3.LeaseID(kv.Lease)
-	return t.state != staying && on != 0 && kv.ModRevision > t.mod && (on != t.lease.ID || !t.byUsLocked(kv))
+	return t.state != staying && on != 0 && kv.ModRevision > t.mod && (on != t.lease.ID || t.lease.shared && !t.byUsLocked(kv))
+}
+
+// keepOurs is for a ticket that somebody has written on a lease of our own, as kv: by hand, or a Session that was given that
+// lease, and has taken it up. It is written once more, as it is, so that such a Session notices, and finds its hold lost: of two
+// who believe to hold by one ticket, it is whoever made the lease that keeps it. Without an answer, the next check does it again.
+func (t *Ticket) keepOurs(kv *mvccpb.KeyValue) {
+	q := t.group.q
+	q.mu.Lock()
+	ours := t.liveLocked() && t.state != staying && clientv3.LeaseID(kv.Lease) == t.lease.ID && kv.ModRevision > t.mod && !t.byUsLocked(kv)
+	q.mu.Unlock()
+	if !ours {
+		return
+	}
+	q.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(t.lease.Context(), t.lease.Span()/3)
+		defer cancel()
+		resp, err := q.c.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(t.key), "=", kv.ModRevision)).
+			Then(clientv3.OpPut(t.key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(t.lease.ID))).
+			Commit()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if err == nil && resp.Succeeded && resp.Header.Revision > t.mod {
+			t.mod, t.version = resp.Header.Revision, kv.Version+1
+			if t.kind.Elects { // that of others never changes for us
+				t.value = string(kv.Value)
+			}
+		}
+	})
 }
 
 // byUsLocked reports whether kv can be what a Proclaim has written that was not answered. All of these name the same revision

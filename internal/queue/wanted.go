@@ -54,7 +54,7 @@ func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 	m.changed = func(bool) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if !m.told() || !g.waitersLocked(m.contenders) {
+		if !m.told() || !g.waitersLocked(w, m.contenders) {
 			return
 		}
 		for _, t := range slices.Clone(w.tickets) {
@@ -76,12 +76,18 @@ func (g *group) mirrorWaiters(ctx context.Context, w *wants) {
 }
 
 // waitersLocked reports whether somebody waits in the queue. The holders are the first so many, and all of them are in the way
-// of whoever is next: of another class than theirs, or too heavy beside them. A ticket of ours that has left is nobody's any
-// more, also where its deletion is not confirmed: the next one may hold in memory.
-func (g *group) waitersLocked(all map[string]*Contender) bool {
+// of whoever is next: of another class than theirs, or too heavy beside them. What is ahead of a hold that nobody shares is the
+// ticket from which that came in memory, whose deletion is not confirmed.
+func (g *group) waitersLocked(w *wants, all map[string]*Contender) bool {
+	first := int64(0)
+	for _, t := range w.tickets {
+		if t.kind.Class.alone() {
+			first = t.rev
+		}
+	}
 	queue := make([]*Contender, 0, len(all))
 	for _, c := range all {
-		if t := g.q.lease.tickets[c.Key]; t == nil || t.state != left || t.rev != 0 && t.rev != c.Rev {
+		if c.Rev >= first {
 			queue = append(queue, c)
 		}
 	}
