@@ -57,3 +57,30 @@ func TestTimeATicketWithoutAnAnswerIsWaitedForAsAnothers(t *testing.T) {
 		})
 	}
 }
+
+// What cleans up after a put without an answer arrives when another Session has taken the ticket up, on the same lease.
+func TestTimeACleanUpDeletesNothingThatWasTakenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *etcd) {
+		a := e.session(t, WithTTL(time.Minute))
+		b := e.session(t, WithLease(a.Lease()))
+		e.Judge(func(r memetcd.Request) memetcd.Verdict {
+			switch {
+			case r.Client != 1 || r.Kind != memetcd.Txn || !r.Write:
+				return e.judge(r)
+			case puts(r):
+				return memetcd.Verdict{AnswerLost: true}
+			}
+			return memetcd.Verdict{Delay: 2 * time.Second}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, NewMutex(a, "x").Lock(ctx), context.DeadlineExceeded)
+		has := NewMutex(b, "x")
+		left, err := has.Holder(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, has.Resume(t.Context(), left.Key, left.Modified))
+		time.Sleep(2 * time.Minute)
+		require.NoError(t, has.Verify(t.Context()))
+		e.Judge(e.judge)
+	})
+}

@@ -70,7 +70,7 @@ func (e *Election) Campaign(ctx context.Context, val string) error {
 			}
 			return nil
 		}
-		_ = l.Resign(ctx)
+		e.s.giveBack(key, rev, func() error { return l.Resign(ctx) })
 		if err == nil {
 			return ErrSessionExpired
 		}

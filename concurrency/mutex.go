@@ -69,7 +69,7 @@ func (m *Mutex) take(ctx context.Context, waits bool, get func(l *etcdlock.Mutex
 			m.answered(resp.Header)
 			return nil
 		}
-		_ = l.Unlock(ctx) // which may be over: it goes on in the background
+		m.s.giveBack(key, rev, func() error { return l.Unlock(ctx) }) // ctx may be over: it goes on in the background
 		if err == nil {
 			return ErrSessionExpired // as etcd's package says it when the key is gone
 		}

@@ -160,6 +160,28 @@ func (s *Session) isOrphaned() bool {
 	return s.orphaned
 }
 
+// giveBack releases what a call that fails has got. Where the session was orphaned meanwhile, which keeps what is held, the key is
+// deleted in the background, for as long as Close would try.
+func (s *Session) giveBack(key string, rev int64, release func() error) {
+	if !errors.Is(release(), etcdlock.ErrNoLease) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(s.client.Ctx(), closeLimit)
+		defer cancel()
+		for ctx.Err() == nil {
+			_, err := s.client.Txn(ctx).If(v3.Compare(v3.ModRevision(key), "=", rev)).Then(v3.OpDelete(key)).Commit()
+			if err == nil {
+				return
+			}
+			select {
+			case <-time.After(closeLimit / 20):
+			case <-ctx.Done():
+			}
+		}
+	}()
+}
+
 // header is an answer of etcd's of now, and whether key is there, created at rev.
 func (s *Session) header(ctx context.Context, key string, rev int64) (resp *v3.GetResponse, there bool, err error) {
 	if resp, err = s.get(ctx, key); err != nil {

@@ -264,6 +264,36 @@ func TestTimeALeadIsTakenUpAlsoIfAnAnswerIsLost(t *testing.T) {
 	})
 }
 
+// The session is orphaned while a call that has got what it wants reads.
+func TestTimeACallThatFailsWhileItsSessionIsOrphanedLeavesNoKey(t *testing.T) {
+	for what, call := range map[string]func(ctx context.Context, s *concurrency.Session) error{
+		"Lock": func(ctx context.Context, s *concurrency.Session) error { return concurrency.NewMutex(s, "m").Lock(ctx) },
+		"Campaign": func(ctx context.Context, s *concurrency.Session) error {
+			return concurrency.NewElection(s, "m").Campaign(ctx, "x")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
+				s, err := concurrency.NewSession(client, concurrency.WithTTL(60))
+				require.NoError(t, err)
+				etcd.Judge(func(r memetcd.Request) memetcd.Verdict {
+					return memetcd.Verdict{AnswerLost: r.Kind == memetcd.Range && len(etcd.Keys("m/")) > 0}
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				called := make(chan error, 1)
+				go func() { called <- call(ctx, s) }()
+				time.Sleep(time.Second)
+				require.Len(t, etcd.Keys("m/"), 1)
+				s.Orphan()
+				require.Error(t, <-called)
+				time.Sleep(10 * time.Second)
+				require.Empty(t, etcd.Keys("m/"))
+			})
+		})
+	}
+}
+
 // Of three members one is frozen, each in its turn: the read that follows a hold may meet it.
 func TestTimeAFrozenMemberHoldsUpNoCall(t *testing.T) {
 	before := lease.Suspended

@@ -16,12 +16,13 @@ import (
 type remains struct {
 	generation
 	mod   int64         // as of which it was this Session's; 0 where that is not known
+	put   bool          // by this Session, and not written since: who takes it up writes it
 	after int64         // it was created after this revision
 	slots []clientv3.Op // that delete its number, if it may have one
 }
 
 func (t *Ticket) remainsLocked() remains {
-	r := remains{generation: generation{t.key, t.rev}, mod: t.mod, slots: t.slotDeletions()}
+	r := remains{generation: generation{t.key, t.rev}, mod: t.mod, put: t.rev == 0 && !t.claimed, slots: t.slotDeletions()}
 	if len(t.pending) > 0 {
 		r.mod = 0
 	}
@@ -40,6 +41,9 @@ func (r remains) deletion(id clientv3.LeaseID) clientv3.Op {
 		fallthrough
 	default:
 		when = append(when, clientv3.Compare(clientv3.LeaseValue(r.key), "=", id))
+	}
+	if r.put {
+		when = append(when, clientv3.Compare(clientv3.Version(r.key), "=", 1))
 	}
 	if r.after > 0 {
 		when = append(when, clientv3.Compare(clientv3.CreateRevision(r.key), ">", r.after))

@@ -212,7 +212,7 @@ type deletions struct {
 // or may do so when this one has ended and the deletion is still under way: then it is on that one's lease.
 func (t *Ticket) deletion() clientv3.Op {
 	if t.rev == 0 {
-		return remains{generation: generation{key: t.key}}.deletion(t.lease.ID)
+		return remains{generation: generation{key: t.key}, put: !t.claimed}.deletion(t.lease.ID)
 	}
 	exists := clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)
 	slots := t.slotDeletions() // also where the ticket is gone

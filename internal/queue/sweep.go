@@ -78,7 +78,7 @@ func (q *Tickets) deleteStrays(ctx context.Context, l *Lease, kept map[string]bo
 		if n == 0 && !claimed || l.tickets[key] != nil || kept[key] {
 			continue
 		}
-		strays = append(strays, remains{generation: generation{key: key}, after: l.passedOn[key]}.deletion(l.ID))
+		strays = append(strays, remains{generation: generation{key: key}, put: !claimed, after: l.passedOn[key]}.deletion(l.ID))
 		if claimed {
 			l.claims[key] = true
 		} else {

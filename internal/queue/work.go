@@ -35,11 +35,13 @@ type overrun struct {
 // begun to end none begins any more: then BeginWork says false.
 func (t *Ticket) BeginWork() bool {
 	q := t.group.q
-	if !q.tasks.Begin(t.hold.Context) { // the one inside: Close does not ask the clock
-		return false
-	}
+	begun := q.tasks.Begin(t.hold.Context) // the one inside: Close does not ask the clock
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !begun {
+		t.work = worked
+		return false
+	}
 	q.tally.working++
 	t.work = working
 	if !t.holds {
