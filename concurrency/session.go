@@ -174,10 +174,9 @@ func (s *Session) giveBack(key string, rev int64, release func() error) {
 			if err == nil {
 				return
 			}
-			select {
-			case <-time.After(closeLimit / 20):
-			case <-ctx.Done():
-			}
+			pause, stop := context.WithTimeout(ctx, closeLimit/20)
+			<-pause.Done()
+			stop()
 		}
 	}()
 }
