@@ -44,12 +44,14 @@ func TestAShortHistoryIsClean(t *testing.T) {
 
 func TestAShortHistoryOfLingeringSessionsIsClean(t *testing.T) {
 	t.Parallel()
-	h, found := short(t, "", 300*time.Millisecond, 1, 8*time.Second)
-	assert.Empty(t, found)
 	again := 0
-	for _, x := range h.holds[seldom] {
-		if x.again {
-			again++
+	for seed := uint64(1); again <= 3 && seed <= 3; seed++ { // a lock that stays taken for a while leaves little time for others
+		h, found := short(t, "", 300*time.Millisecond, seed, 8*time.Second)
+		assert.Empty(t, found)
+		for _, x := range h.holds[seldom] {
+			if x.again {
+				again++
+			}
 		}
 	}
 	assert.Greater(t, again, 3, "too few idle tickets were taken up for the checks to mean anything")
