@@ -79,7 +79,8 @@ func (m *Mutex) take(ctx context.Context, waits bool, get func(l *etcdlock.Mutex
 
 // Unlock releases the lock. ErrLockReleased: nothing was held. etcdlock.ErrLost, which etcd's package does not have: the hold
 // had ended before, and what was done under it was not protected to its end. Otherwise, called again before the value is locked
-// again, also by another goroutine, it tells how it went on.
+// again, also by another goroutine, it tells how it went on. It releases what the value holds now. After Orphan the value does not
+// know that a hold was lost: then that may be the next one, of another goroutine.
 func (m *Mutex) Unlock(ctx context.Context) error {
 	key, rev := m.held()
 	if key == "" {
