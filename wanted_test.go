@@ -152,26 +152,32 @@ func TestTimeWhoAsksWhetherItIsWantedCostsOneWatchAndNothingAfterTheHold(t *test
 }
 
 // The ticket from which a hold came in memory is ahead of it until its deletion is confirmed. So it is the hold itself that
-// seems to wait.
+// seems to wait. Nor does a list tell otherwise that is as of before that deletion, and is taken in after it.
 func TestTimeAHoldThatCameInMemoryIsNotWantedByItself(t *testing.T) {
-	inBubble(t, func(t *testing.T, e *etcd) {
-		s := e.session(t)
-		first, second := NewMutex(s, "a"), NewMutex(s, "a")
-		require.NoError(t, first.Lock(t.Context()))
-		got := make(chan error, 1)
-		go func() { got <- second.Lock(t.Context()) }()
-		synctest.Wait()
-		e.only("write", fault{late: time.Second})
-		released := make(chan error, 1)
-		go func() { released <- first.Unlock(t.Context()) }()
-		require.NoError(t, <-got)
-		wanted := second.Wanted()
-		require.NoError(t, <-released)
-		require.False(t, isWanted(wanted))
-		e.bends(nil)
-		behindIt(t, NewMutex(e.session(t), "a").Lock)
-		require.True(t, isWanted(wanted))
-	})
+	for what, slow := range map[string]map[string]fault{
+		"the deletion is slow":       {"write": {late: time.Second}},
+		"a list is slower than that": {"write": {late: 20 * time.Millisecond}, "read": {after: 50 * time.Millisecond}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, e *etcd) {
+				s := e.session(t)
+				first, second := NewMutex(s, "a"), NewMutex(s, "a")
+				require.NoError(t, first.Lock(t.Context()))
+				got, released := make(chan error, 1), make(chan error, 1)
+				go func() { got <- second.Lock(t.Context()) }()
+				synctest.Wait()
+				e.bends(func(call string) fault { return slow[call] })
+				go func() { released <- first.Unlock(t.Context()) }()
+				require.NoError(t, <-got)
+				wanted := second.Wanted()
+				require.NoError(t, <-released)
+				require.False(t, isWanted(wanted))
+				e.bends(nil)
+				behindIt(t, NewMutex(e.session(t), "a").Lock)
+				require.True(t, isWanted(wanted))
+			})
+		})
+	}
 }
 
 func TestTimeAHoldThatHasEndedIsWantedByNobody(t *testing.T) {
@@ -225,26 +231,5 @@ func TestTimeWhoAsksAfterARefusalIsToldAllTheSame(t *testing.T) {
 		require.False(t, isWanted(wanted))
 		behindIt(t, NewRWMutex(e.session(t), "a").Lock)
 		require.True(t, isWanted(wanted))
-	})
-}
-
-// What a mirror lists may be as of before the deletion of the ticket from which the hold came, and be taken in after that.
-func TestTimeAHoldThatCameInMemoryIsNotWantedByAnOldList(t *testing.T) {
-	inBubble(t, func(t *testing.T, e *etcd) {
-		s := e.session(t)
-		first, second := NewMutex(s, "a"), NewMutex(s, "a")
-		require.NoError(t, first.Lock(t.Context()))
-		got := make(chan error, 1)
-		go func() { got <- second.Lock(t.Context()) }()
-		synctest.Wait()
-		e.bends(func(call string) fault {
-			return map[string]fault{"write": {late: 20 * time.Millisecond}, "read": {after: 50 * time.Millisecond}}[call]
-		})
-		released := make(chan error, 1)
-		go func() { released <- first.Unlock(t.Context()) }()
-		require.NoError(t, <-got)
-		wanted := second.Wanted()
-		require.NoError(t, <-released)
-		require.False(t, isWanted(wanted))
 	})
 }

@@ -220,17 +220,23 @@ func TestTimeAResignForgetsNoLaterLeadOfTheValue(t *testing.T) {
 	})
 }
 
+// leftLead is a session, and a lead of e that an earlier one has left, on another lease.
+func leftLead(t *testing.T, client *clientv3.Client) (s *concurrency.Session, key string, rev int64) {
+	t.Helper()
+	old, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+	require.NoError(t, err)
+	e := concurrency.NewElection(old, "e")
+	require.NoError(t, e.Campaign(t.Context(), "x"))
+	old.Orphan()
+	s, err = concurrency.NewSession(client, concurrency.WithTTL(10))
+	require.NoError(t, err)
+	return s, e.Key(), e.Rev()
+}
+
 // With etcd's package every value of a key leads. So it is here, in one session, whoever of them has taken the lead up.
 func TestTimeAllValuesOfAResumedLeadAreOne(t *testing.T) {
 	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
-		old, err := concurrency.NewSession(client, concurrency.WithTTL(10))
-		require.NoError(t, err)
-		e := concurrency.NewElection(old, "e")
-		require.NoError(t, e.Campaign(t.Context(), "x"))
-		key, rev := e.Key(), e.Rev()
-		old.Orphan()
-		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
-		require.NoError(t, err)
+		s, key, rev := leftLead(t, client)
 		first, second := concurrency.ResumeElection(s, "e", key, rev), concurrency.ResumeElection(s, "e", key, rev)
 		said := make(chan error, 2)
 		go func() { said <- first.Proclaim(t.Context(), "one") }()
@@ -245,20 +251,14 @@ func TestTimeAllValuesOfAResumedLeadAreOne(t *testing.T) {
 
 func TestTimeALeadIsTakenUpAlsoIfAnAnswerIsLost(t *testing.T) {
 	bubble(t, func(t *testing.T, etcd *memetcd.Server, client *clientv3.Client) {
-		old, err := concurrency.NewSession(client, concurrency.WithTTL(10))
-		require.NoError(t, err)
-		led := concurrency.NewElection(old, "e")
-		require.NoError(t, led.Campaign(t.Context(), "x"))
-		old.Orphan()
-		s, err := concurrency.NewSession(client, concurrency.WithTTL(10))
-		require.NoError(t, err)
+		s, key, rev := leftLead(t, client)
 		first := true
 		etcd.Judge(func(r memetcd.Request) memetcd.Verdict {
 			lost := first && writes(r)
 			first = first && !lost
 			return memetcd.Verdict{AnswerLost: lost}
 		})
-		require.NoError(t, concurrency.ResumeElection(s, "e", led.Key(), led.Rev()).Resign(t.Context()))
+		require.NoError(t, concurrency.ResumeElection(s, "e", key, rev).Resign(t.Context()))
 		require.Empty(t, etcd.Keys("e/"))
 		require.NoError(t, s.Close())
 	})
