@@ -66,6 +66,7 @@ type Session struct {
 //	       mirrorWaiters   one for each name of which somebody has asked for Wanted
 //	       Ticket.keep     one for an UnlockAfter, until etcd has confirmed it
 //	       lookWhose       one read after a check found that somebody has written a ticket
+//	       keepOurs        one write after that, if the lease is of our own
 //
 // Besides: Observe has one while it runs, and waits for it; a request that was not answered has two, and so has the
 // opening of a watch that was not. LockAll has one for each name that it waits for, and a waiter one for what it reads

@@ -171,18 +171,20 @@ func (t *Ticket) ask(ctx context.Context, at int64, opts ...clientv3.OpOption) e
 		return err
 	}
 	for i, t := range s {
-		t.shown(answers[i].Kvs, rev)
+		t.shown(answers[i].Kvs, rev, len(opts) == 0)
 	}
 	return nil
 }
 
-// shown takes in what a read of the key has shown as of rev: that the ticket is gone; or another's now, if it had the lease.
-func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64) {
-	if kv := generationOf(kvs, t.key, t.rev); kv == nil {
+// shown takes in what a read of the key has shown as of rev: that the ticket is gone; and a whole one, with value and lease,
+// whose it is now.
+func (t *Ticket) shown(kvs []*mvccpb.KeyValue, rev int64, whole bool) {
+	switch kv := generationOf(kvs, t.key, t.rev); {
+	case kv == nil:
 		t.Removed(rev)
-	} else if t.taken(kv) {
+	case whole && t.taken(kv):
 		t.Removed(0)
-	} else {
+	case whole:
 		t.keepOurs(kv)
 	}
 }
