@@ -159,11 +159,12 @@ func TestHealth(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, status(s, "/livez"), "lead goes on")
 
 		etcd.Heal()
-		close(free)
+		free <- struct{}{} // the first one alone: serve is over when the next one returns
 		<-leads
 		require.Equal(t, http.StatusOK, status(s, "/readyz"))
 		require.Equal(t, http.StatusOK, status(s, "/livez"))
 		stop()
+		close(free)
 		require.NoError(t, <-ended)
 		require.Equal(t, http.StatusServiceUnavailable, status(s, "/readyz"), "nobody should send it work any more")
 	})
